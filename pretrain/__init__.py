@@ -1,0 +1,1 @@
+"""Stage 1: from a folder of raw CT volumes to encoder weights."""

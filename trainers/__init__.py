@@ -1,0 +1,1 @@
+"""Stage 2: nnU-Net trainers that start from VoCo weights."""
