@@ -14,6 +14,7 @@ import torch
 
 from nnunetv2_voco.atomic import write_atomically
 from nnunetv2_voco.encoder import Architecture
+from nnunetv2_voco.nnssl import adaptation_plan, citation_list
 
 FORMAT = "nnunetv2_voco.encoder"
 FORMAT_VERSION = 1
@@ -59,17 +60,25 @@ class Checkpoint:
 
 def save_checkpoint(path: str | os.PathLike, checkpoint: Checkpoint) -> None:
     """Write `checkpoint` to `path`, atomically."""
-    content = {
+    content: dict[str, Any] = {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
-        "network_weights": {name: tensor.detach().cpu().clone() for name, tensor in checkpoint.weights.items()},
+        "network_weights": _copy_once(checkpoint.weights),
         "architecture": checkpoint.architecture.to_plans(),
         "num_input_channels": checkpoint.num_input_channels,
         "preprocessing": checkpoint.preprocessing,
         "pretraining": checkpoint.pretraining,
         "provenance": checkpoint.provenance,
-        "citations": list(checkpoint.citations),
+        "citations": citation_list(checkpoint.citations),
     }
+    plan = adaptation_plan(
+        checkpoint.architecture,
+        num_input_channels=checkpoint.num_input_channels,
+        preprocessing=checkpoint.preprocessing,
+        pretraining=checkpoint.pretraining,
+    )
+    if plan is not None:
+        content["nnssl_adaptation_plan"] = plan
     write_atomically(path, lambda temporary: torch.save(content, temporary))
 
 
@@ -89,6 +98,15 @@ def load_checkpoint(path: str | os.PathLike) -> Checkpoint:
         raise CheckpointError(
             f"{path}: cannot be read as a checkpoint of tensors and plain types ({type(error).__name__})"
         ) from error
+    return checkpoint_from_content(content, path)
+
+
+def checkpoint_from_content(content: Any, path: str | os.PathLike) -> Checkpoint:
+    """Read what `torch.load` found in the file `path`, which is named in errors only.
+
+    Raises:
+        CheckpointError: As `load_checkpoint`.
+    """
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise CheckpointError(f"{path}: not a checkpoint of nnunetv2_voco (no format mark {FORMAT!r} inside)")
     version = content.get("format_version")
@@ -104,5 +122,15 @@ def load_checkpoint(path: str | os.PathLike) -> Checkpoint:
         preprocessing=content["preprocessing"],
         pretraining=content["pretraining"],
         provenance=content["provenance"],
-        citations=tuple(content["citations"]),
+        citations=tuple(text for entry in content["citations"] for text in entry["apa_citations"]),
     )
+
+
+def _copy_once(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Copy to memory of their own on the CPU; one tensor under two names stays one, so that the file holds it once."""
+    copies: dict[tuple, torch.Tensor] = {}
+    result = {}
+    for name, tensor in weights.items():
+        key = (tensor.device, tensor.data_ptr(), tensor.shape, tensor.stride())
+        result[name] = copies.setdefault(key, tensor.detach().cpu().clone())
+    return result

@@ -12,6 +12,9 @@ from torch import nn
 PLAIN_FEATURES = (32, 64, 128, 256, 320, 320)
 """Channels per stage of nnU-Net's plain 3D network at its default patch sizes."""
 
+RESIDUAL_BLOCKS = (1, 3, 4, 6, 6, 6)
+"""Blocks per stage of nnU-Net's residual encoder presets with six stages."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Architecture:
@@ -110,6 +113,32 @@ def plain_architecture(features: tuple[int, ...] = PLAIN_FEATURES) -> Architectu
             "dropout_op_kwargs": None,
             "nonlin": "torch.nn.LeakyReLU",
             "nonlin_kwargs": {"inplace": True},
+        },
+    )
+
+
+def residual_architecture(
+    features: tuple[int, ...] = PLAIN_FEATURES, n_blocks: tuple[int, ...] = RESIDUAL_BLOCKS
+) -> Architecture:
+    """Describe nnU-Net's residual encoder 3D U-Net with isotropic kernels, one stage per entry of `features`.
+
+    With the defaults this is the ResEnc-L network of nnU-Net's preset for isotropic images, also of nnssl.
+
+    Raises:
+        ValueError: If there is not one number of blocks per stage.
+    """
+    if len(features) != len(n_blocks):
+        raise ValueError(
+            f"{len(features)} features and {len(n_blocks)} numbers of blocks; one of each per stage is needed"
+        )
+    plain = plain_architecture(features).arch_kwargs
+    del plain["n_conv_per_stage"]
+    return Architecture(
+        network_class_name="dynamic_network_architectures.architectures.unet.ResidualEncoderUNet",
+        arch_kwargs={
+            **plain,
+            "n_blocks_per_stage": list(n_blocks),
+            "n_conv_per_stage_decoder": [1] * (len(features) - 1),
         },
     )
 

@@ -132,7 +132,5 @@ def best_constant_loss(overlaps_NTB: Tensor, valid_NB: Tensor) -> tuple[float, f
     """
     constants = torch.linspace(0, 1, 201, dtype=torch.float64)
     overlaps = overlaps_NTB.double()
-    losses = torch.stack(
-        [overlap_entropy(overlaps, c.expand_as(overlaps), valid_NB).mean() for c in constants[:-1]]
-    )
+    losses = torch.stack([overlap_entropy(overlaps, c.expand_as(overlaps), valid_NB).mean() for c in constants[:-1]])
     return float(losses[0]), float(losses.min())

@@ -1,0 +1,117 @@
+"""`voco_inspect`: what a checkpoint is, where it comes from, and how it would fit a plan."""
+
+import argparse
+import sys
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:  # imported where needed, so that --help is instant
+    from nnunetv2_voco.checkpoint import Checkpoint
+    from nnunetv2_voco.foreign import ForeignCheckpoint
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line."""
+    parser = argparse.ArgumentParser(
+        prog="voco_inspect",
+        description="Say what a checkpoint is, what it was trained on and how well and, with -d, what of it would be "
+        "transferred into a planned network.",
+    )
+    parser.add_argument("checkpoint", help="file, or hf://owner/name[/file]")
+    parser.add_argument("-d", dest="dataset", help="data set, name or number")
+    parser.add_argument("-c", dest="configuration", default="3d_fullres", help="default: %(default)s")
+    parser.add_argument("-p", dest="plans", default="nnUNetPlans", help="default: %(default)s")
+    parser.add_argument("--decoder", action="store_true", help="also account for the decoder")
+    parser.add_argument(
+        "--across_families", action="store_true", help="allow plain weights in a residual network and the reverse"
+    )
+    args = parser.parse_args(arguments)
+
+    from nnunetv2_voco.foreign import local_file, open_checkpoint
+    from nnunetv2_voco.source import digest
+
+    try:
+        checkpoint = open_checkpoint(args.checkpoint)
+        print(f"{args.checkpoint}\nSHA-256 {digest(local_file(args.checkpoint))}")
+        print("\n".join(describe(checkpoint)))
+        if args.dataset is not None:
+            print(f"\ninto {args.configuration} of {args.plans} of {args.dataset}:")
+            print(_transfer(checkpoint, args))
+    except (ValueError, OSError) as error:
+        sys.exit(f"voco_inspect: {error}")
+
+
+def describe(checkpoint: "Checkpoint | ForeignCheckpoint") -> Iterator[str]:
+    """Yield lines that say what the checkpoint holds."""
+    from nnunetv2_voco.checkpoint import Checkpoint
+    from nnunetv2_voco.layout import canonical_weights, family_of
+
+    blocks: dict[str, Mapping[str, Any]]
+    if isinstance(checkpoint, Checkpoint):
+        origin = "nnunetv2_voco"
+        blocks = {
+            "pre-processing": checkpoint.preprocessing,
+            "pre-training": checkpoint.pretraining,
+            "provenance": checkpoint.provenance,
+        }
+    else:
+        origin, blocks = checkpoint.origin, {"details": checkpoint.details}
+    yield f"origin        {origin}"
+    weights = canonical_weights(checkpoint.weights)
+    encoder = {name: tensor for name, tensor in weights.items() if name.startswith("encoder.")}
+    parts = ["encoder"] + ["decoder"] * any(name.startswith("decoder.") for name in weights)
+    yield f"holds         {' and '.join(parts)}; {sum(t.numel() for t in encoder.values()):,} parameters in the encoder"
+    yield f"encoder       {family_of(encoder)}; {_stages(encoder)}"
+    if checkpoint.architecture is not None:
+        strides = [tuple(stride) for stride in checkpoint.architecture.strides.tolist()]
+        yield f"network       {checkpoint.architecture.network_class_name.rsplit('.', 1)[-1]}, strides {strides}"
+    for title, block in blocks.items():
+        if block:
+            yield title
+            yield from _lines(block)
+    for citation in checkpoint.citations:
+        yield f"please cite   {' '.join(citation.split())}"
+
+
+def _transfer(checkpoint: "Checkpoint | ForeignCheckpoint", args: argparse.Namespace) -> str:
+    from nnunetv2_voco.target import dataset_folder, read_plans, read_target
+    from nnunetv2_voco.transfer import MINIMUM_SHARE, load_encoder
+
+    folder = dataset_folder(args.dataset)
+    target = read_target(folder, read_plans(folder, args.plans), args.configuration)
+    report = load_encoder(
+        target.build(),
+        checkpoint,
+        num_label_channels=target.num_label_channels,
+        decoder=args.decoder,
+        across_families=args.across_families,
+        minimum_share=0,
+    )
+    refusal = f"\nthe trainers refuse less than {MINIMUM_SHARE:.0%} unless told to insist" * (
+        report.share < MINIMUM_SHARE
+    )
+    return f"{report}{refusal}"
+
+
+def _stages(encoder: Mapping[str, Any]) -> str:
+    """Say the width of each stage and the kernels, as far as the weights show them."""
+    from nnunetv2_voco.layout import stage_of
+
+    widths: dict[str, int] = {}
+    kernels: dict[str, None] = {}
+    for name, tensor in encoder.items():
+        if tensor.ndim == 5 and ".skip." not in name:
+            widths[stage_of(name, "encoder.stages", "encoder.stem")] = tensor.shape[0]
+            kernels["×".join(map(str, tensor.shape[2:]))] = None
+    inputs = next((tensor.shape[1] for tensor in encoder.values() if tensor.ndim == 5), 0)
+    features = [width for stage, width in widths.items() if stage != "stem"]
+    return f"{inputs} input channels, {len(features)} stages {features}, kernels {', '.join(kernels)}"
+
+
+def _lines(block: Mapping[str, Any], indent: str = "  ") -> Iterator[str]:
+    for key, value in block.items():
+        if isinstance(value, Mapping):
+            yield f"{indent}{key}"
+            yield from _lines(value, f"{indent}  ")
+        elif value is not None:
+            yield f"{indent}{key:<24}{f'{value:.4g}' if isinstance(value, float) else value}"

@@ -1,0 +1,112 @@
+"""`voco_plan`: plans that name the weights to start from, beside the plans they are taken from."""
+
+import argparse
+import re
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # imported where needed, so that --help is instant
+    from nnunetv2_voco.source import WeightSource
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line."""
+    parser = argparse.ArgumentParser(
+        prog="voco_plan",
+        description="Write nnUNetPlans_VoCo_NAME.json: the same plans with a pre-trained checkpoint and its digest in "
+        "them. Nothing is pre-processed again; train with -p nnUNetPlans_VoCo_NAME.",
+    )
+    parser.add_argument("-d", dest="dataset", required=True, help="data set, name or number")
+    parser.add_argument("-pc", dest="checkpoint", required=True, help="file, or hf://owner/name[/file]")
+    parser.add_argument("-p", dest="plans", default="nnUNetPlans", help="plans to start from (default: %(default)s)")
+    parser.add_argument("-n", dest="name", help="NAME (default: the file's name and the start of its digest)")
+    parser.add_argument("--decoder", action="store_true", help="transfer the decoder, too, where it fits")
+    parser.add_argument(
+        "--across_families", action="store_true", help="allow plain weights in a residual network and the reverse"
+    )
+    parser.add_argument("--insist", action="store_true", help="accept however small a share of the encoder is loaded")
+    args = parser.parse_args(arguments)
+
+    from nnunetv2_voco.source import WeightSource, digest, local_file
+
+    try:
+        file = local_file(args.checkpoint)
+        is_file = "://" not in args.checkpoint
+        sha256 = digest(file)
+        source = WeightSource(
+            checkpoint=str(file.resolve()) if is_file else args.checkpoint,
+            sha256=sha256,
+            decoder=args.decoder,
+            across_families=args.across_families,
+            insist=args.insist,
+        )
+        name = args.name or f"{re.sub('[^A-Za-z0-9]+', '_', file.stem)}_{sha256[:8]}"
+        written = write_plans(args.dataset, args.plans, name, source)
+    except (ValueError, OSError) as error:
+        sys.exit(f"voco_plan: {error}")
+    print(f"\nwrote {written}; train with")
+    print(f"  nnUNetv2_train {args.dataset} 3d_fullres 0 -tr nnUNetTrainerVoCo -p {written.stem}")
+
+
+def write_plans(dataset: str, plans_name: str, name: str, source: "WeightSource") -> Path:
+    """Write the plans with `source` in them and print what would be transferred into each 3D configuration.
+
+    Args:
+        dataset: Name or number.
+        plans_name: The plans to start from.
+        name: Becomes part of the new plans' name.
+        source: The weights.
+
+    Returns:
+        The file written.
+
+    Raises:
+        FileNotFoundError: If data set, plans or checkpoint are missing.
+        FileExistsError: If plans of that name exist with other weights or switches in them.
+        ValueError: If the name is none, the checkpoint cannot be read, or fits no 3D configuration.
+    """
+    from nnunetv2_voco.atomic import write_json
+    from nnunetv2_voco.source import PLANS_KEY
+    from nnunetv2_voco.target import dataset_folder, read_plans
+
+    if not re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9-]|_(?!_))*", name):
+        raise ValueError(f"name {name!r}: take letters, digits, - and single _; nnU-Net splits folder names at __")
+    folder = dataset_folder(dataset)
+    plans = read_plans(folder, plans_name)
+    _check_transfer(folder, plans, source)
+    plans["plans_name"] = f"{plans_name}_VoCo_{name}"
+    plans[PLANS_KEY] = source.to_plans()
+    file = folder / f"{plans['plans_name']}.json"
+    if file.exists() and read_plans(folder, file.stem).get(PLANS_KEY) != plans[PLANS_KEY]:
+        raise FileExistsError(f"{file}: exists with other weights in it; take another name with -n")
+    write_json(file, plans)
+    return file
+
+
+def _check_transfer(folder: Path, plans: dict, source: "WeightSource") -> None:
+    """Print the account of the transfer into each 3D configuration; raise if it is refused in all."""
+    from nnunetv2_voco.target import read_target
+    from nnunetv2_voco.transfer import MINIMUM_SHARE, TransferError, load_encoder
+
+    checkpoint = source.open()
+    refusals = []
+    targets = [read_target(folder, plans, configuration) for configuration in plans["configurations"]]
+    targets = [target for target in targets if target.is_3d]
+    for target in targets:
+        print(f"\n{target.configuration}")
+        try:
+            report = load_encoder(
+                target.build(),
+                checkpoint,
+                num_label_channels=target.num_label_channels,
+                decoder=source.decoder,
+                across_families=source.across_families,
+                minimum_share=0 if source.insist else MINIMUM_SHARE,
+            )
+            print(report)
+        except TransferError as error:
+            refusals.append(f"{target.configuration}: {error}")
+            print(f"refused: {error}")
+    if len(refusals) == len(targets):
+        raise ValueError("\n".join(["the weights fit no 3D configuration of these plans", *refusals]))

@@ -1,0 +1,177 @@
+"""`voco_pretrain`: fills a `PretrainConfig` from the command line. Heavy imports wait until help has been given."""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from nnunetv2_voco.pretrain.config import ARCHITECTURES, DROPOUTS, PAPER, PRECISIONS, REGION_PRESETS, TINY, help_of
+
+_DESCRIPTION = """\
+Learn an encoder from a folder of unlabelled CT volumes by volume contrast (VoCo), for fine-tuning in nnU-Net.
+
+NIfTI, NRRD, MetaImage and DICOM series are found at any depth. OUT receives voco_encoder.pth, the state for
+--continue, volumes.json, log.jsonl, TensorBoard curves and pictures."""
+
+_EXAMPLES = """\
+examples:
+  voco_pretrain CTS -o runs/first --tiny            try it on a laptop
+  voco_pretrain CTS -o runs/liver -d 3              with the plans of nnU-Net's dataset 3: sees what fine-tuning sees
+  voco_pretrain CTS -o runs/liver --continue        go on after an interruption
+  torchrun --nproc_per_node=4 $(which voco_pretrain) CTS -o runs/large"""
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Build the parser; only options that were given appear in its result."""
+    parser = argparse.ArgumentParser(
+        prog="voco_pretrain",
+        description=_DESCRIPTION,
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        argument_default=argparse.SUPPRESS,
+        allow_abbrev=False,
+    )
+    parser.add_argument("folders", nargs="*", metavar="FOLDER", help="folders of volumes")
+    parser.add_argument("-o", "--out", required=True, type=Path, metavar="OUT", help="folder of the run")
+    parser.add_argument(
+        "--cache", type=Path, help="folder of pre-processed volumes, may be shared (default: OUT/cache)"
+    )
+    parser.add_argument("--continue", dest="resume", action="store_true", help="go on with the run in OUT")
+    parser.add_argument("--dry-run", action="store_true", help="check the volumes, estimate the cost, and stop")
+    parser.add_argument("-np", dest="num_processes", type=int, help="processes for pre-processing (default: all cores)")
+
+    presets = parser.add_argument_group("presets (other options override them)")
+    presets.add_argument("--tiny", action="store_true", help="a small problem for a laptop's CPU, some minutes")
+    presets.add_argument("--paper", action="store_true", help="the published settings where our defaults differ")
+    presets.add_argument(
+        "--preset", choices=sorted(REGION_PRESETS), help="the paper's spacing and HU window of a region"
+    )
+
+    data = parser.add_argument_group("data and network")
+    _add(data, "dataset", "-d", metavar="DATASET")
+    _add(data, "configuration", "-c")
+    _add(data, "plans", "-p")
+    _add(data, "spacing", type=_floats(3, cube=True), metavar="Z,Y,X")
+    _add(data, "window", type=_floats(2), metavar="LOW,HIGH")
+    _add(data, "arch", choices=ARCHITECTURES)
+    _add(data, "features", type=_integers(None), metavar="N,N,…")
+
+    samples = parser.add_argument_group("samples")
+    _add(samples, "crop_size", type=_integers(3, cube=True), metavar="Z,Y,X")
+    _add(samples, "grid", type=_integers(3), metavar="Z,Y,X")
+    for name, kind in (("random_crops", int), ("batch_size", int), ("min_body_crop", float), ("min_body_base", float)):
+        _add(samples, name, type=kind)
+
+    training = parser.add_argument_group("training")
+    for name in (
+        "steps",
+        "warmup_steps",
+        "projection_size",
+        "inter_ramp",
+        "val_every",
+        "save_every",
+        "log_every",
+        "seed",
+    ):
+        _add(training, name, type=int)
+    for name in (
+        "lr",
+        "weight_decay",
+        "clip_norm",
+        "teacher_momentum",
+        "dropout_p",
+        "intra_weight",
+        "inter_weight",
+        "reg_weight",
+        "val_fraction",
+    ):
+        _add(training, name, type=float)
+    _add(training, "dropout", choices=DROPOUTS)
+
+    machine = parser.add_argument_group("machine")
+    _add(machine, "device")
+    _add(machine, "precision", choices=PRECISIONS)
+    _add(machine, "num_workers", type=int)
+    _add(machine, "compile", action="store_true")
+    _add(machine, "channels_last", action="store_true")
+    return parser
+
+
+def given_settings(arguments: dict[str, Any]) -> dict[str, Any]:
+    """Turn parsed arguments into fields of `PretrainConfig`: presets first, explicit options over them."""
+    settings: dict[str, Any] = {}
+    if arguments.pop("tiny", False):
+        settings.update(TINY)
+        if "dataset" in arguments or arguments.get("arch", "plain") != "plain":
+            for name in ("features", "crop_size"):  # made for the plain network at the tiny spacing
+                settings.pop(name)
+    if arguments.pop("paper", False):
+        settings.update(PAPER)
+    if preset := arguments.pop("preset", None):
+        settings.update(REGION_PRESETS[preset])
+    settings.update(arguments)
+    return settings
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run `voco_pretrain`; errors that a user can mend are printed without a traceback."""
+    arguments = vars(build_parser().parse_args(argv))
+    run = {name: arguments.pop(name) for name in ("out", "cache", "resume", "dry_run") if name in arguments}
+    run["folders"] = tuple(arguments.pop("folders", ()))
+    run["num_processes"] = arguments.pop("num_processes", None) or os.cpu_count() or 1
+    _refuse_what_a_dataset_decides(arguments)
+
+    from nnunetv2_voco.pretrain.collect import CollectError
+    from nnunetv2_voco.pretrain.loop import TrainingStopped
+    from nnunetv2_voco.pretrain.run import Request, RunError, pretrain
+
+    try:
+        verdict = pretrain(Request(settings=given_settings(arguments), **run))
+    except (RunError, CollectError, TrainingStopped, FileNotFoundError, ValueError) as error:
+        if os.environ.get("VOCO_TRACEBACK"):
+            raise
+        sys.exit(f"voco_pretrain: {error}")
+    if verdict:
+        print(f"\n{verdict}\nThe encoder is in {run['out'] / 'voco_encoder.pth'}")
+
+
+def _refuse_what_a_dataset_decides(arguments: dict[str, Any]) -> None:
+    if "dataset" not in arguments:
+        return
+    for name in ("spacing", "window", "arch", "preset"):
+        if name in arguments:
+            sys.exit(f"voco_pretrain: --{name} and -d exclude each other: with -d the dataset's plans decide it")
+
+
+def _add(group: argparse._ArgumentGroup, name: str, *flags: str, **options: Any) -> None:
+    """Add the option of a configuration field; its help and default are the field's own."""
+    group.add_argument(
+        *flags, f"--{name.replace('_', '-')}", dest=name, help=help_of(name).replace("%", "%%"), **options
+    )
+
+
+def _floats(count: int | None, *, cube: bool = False) -> Any:
+    return _numbers(float, count, cube)
+
+
+def _integers(count: int | None, *, cube: bool = False) -> Any:
+    return _numbers(int, count, cube)
+
+
+def _numbers(kind: type, count: int | None, cube: bool) -> Any:
+    """Parse comma-separated numbers; with `cube` a single one stands for all axes."""
+
+    def parse(text: str) -> tuple:
+        try:
+            values = tuple(kind(part) for part in text.replace("x", ",").split(","))
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a list of numbers such as 1.5,1.5,1.5") from None
+        if cube and len(values) == 1:
+            values = values * (count or 1)
+        if count is not None and len(values) != count:
+            raise argparse.ArgumentTypeError(f"{text!r} holds {len(values)} numbers, {count} are expected")
+        return values
+
+    return parse

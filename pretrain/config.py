@@ -1,0 +1,199 @@
+"""The settings of a run: one frozen dataclass, and the named presets."""
+
+import json
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from nnunetv2_voco.atomic import write_json
+
+SPACING_MM = 1.5
+CROP_SIZE = 64
+ARCHITECTURES = ("plain", "resenc-m", "resenc-l", "resenc-xl")
+PRECISIONS = ("auto", "fp32", "bf16", "fp16")
+DROPOUTS = ("element", "crop")
+
+REGION_PRESETS: dict[str, dict[str, Any]] = {
+    "abdomen": {"spacing": (1.5, 1.5, 1.5), "window": (-175.0, 250.0)},
+    "headneck": {"spacing": (1.5, 1.5, 1.5), "window": (-175.0, 250.0)},
+    "chest": {"spacing": (5.0, 1.25, 1.25), "window": (-1000.0, 500.0)},
+}
+"""Spacing (z, y, x) in mm and HU window of the paper's pre-processing, by body region."""
+
+TINY: dict[str, Any] = {
+    "spacing": (3.0, 3.0, 3.0),
+    "crop_size": (32, 32, 32),
+    "features": (16, 32, 64, 128, 256),
+    "steps": 600,
+    "warmup_steps": 50,
+    "lr": 3e-4,
+    "val_every": 100,
+    "save_every": 50,
+    "log_every": 10,
+}
+"""`--tiny`: the same problem in millimetres at half the resolution, for a laptop's CPU."""
+
+PAPER: dict[str, Any] = {
+    "lr": 1e-4,
+    "warmup_steps": 5000,
+    "steps": 250_000,
+    "inter_ramp": 0,
+    "dropout": "crop",
+    "min_body_crop": 0.0,
+    "min_body_base": 0.0,
+}
+"""`--paper`: the published settings where our defaults differ."""
+
+RUNTIME_FIELDS = frozenset(
+    {"device", "num_workers", "save_every", "log_every", "compile", "channels_last", "precision"}
+)
+"""Fields that say how a run is carried out, not what it computes; they may change when it is continued."""
+
+
+def _doc(default: Any, text: str) -> Any:
+    return field(default=default, metadata={"help": text})
+
+
+@dataclass(frozen=True, kw_only=True)
+class PretrainConfig:
+    """Everything that determines a run, except where its input and output lie.
+
+    Sizes and spacings are (z, y, x). Every check is made here, so that a run that starts has sound settings.
+
+    Raises:
+        ValueError: On construction, naming the field, its value and what is expected.
+    """
+
+    dataset: str | None = _doc(None, "nnU-Net dataset whose plans give spacing, normalisation and network")
+    configuration: str = _doc("3d_fullres", "configuration within the plans")
+    plans: str = _doc("nnUNetPlans", "name of the plans")
+    spacing: tuple[float, float, float] = _doc((SPACING_MM,) * 3, "target spacing in mm, (z, y, x)")
+    window: tuple[float, float] | None = _doc(None, "HU window for normalisation; statistics of the folder if not set")
+    arch: str = _doc("plain", "network when no dataset is given: plain or one of nnU-Net's residual presets")
+    features: tuple[int, ...] | None = _doc(None, "channels per encoder stage, to narrow or widen the network")
+
+    crop_size: tuple[int, int, int] | None = _doc(
+        None,
+        "edge lengths of a crop in voxels, (z, y, x); 64 each if not "
+        "set, or derived from the plans' patch size with -d",
+    )
+    grid: tuple[int, int, int] = _doc((1, 3, 3), "base crops along (z, y, x)")
+    random_crops: int = _doc(2, "random crops per volume")
+    batch_size: int = _doc(4, "volumes per step and process")
+    min_body_crop: float = _doc(0.2, "least share of body in a random crop")
+    min_body_base: float = _doc(0.05, "least share of body in a base crop that takes part in the loss")
+
+    steps: int = _doc(100_000, "optimiser steps")
+    lr: float = _doc(1e-4, "peak learning rate")
+    warmup_steps: int = _doc(1000, "steps of linear warm-up")
+    weight_decay: float = _doc(1e-2, "AdamW weight decay")
+    clip_norm: float = _doc(1.0, "largest norm of the gradient")
+    teacher_momentum: float = _doc(0.9, "momentum of the teacher projector's moving average")
+    dropout: str = _doc(
+        "element", "what dropout zeroes in the student's embedding: elements, or whole crops as in the authors' code"
+    )
+    dropout_p: float = _doc(0.2, "dropout probability")
+    projection_size: int = _doc(1024, "width of the projectors")
+    intra_weight: float = _doc(1.0, "weight of the intra-volume loss")
+    inter_weight: float = _doc(1.0, "weight of the inter-volume loss once ramped up")
+    reg_weight: float = _doc(1.0, "weight of the regularisation")
+    inter_ramp: int | None = _doc(
+        None,
+        "steps over which the inter-volume weight grows from 0, starting when the "
+        "validation intra loss is below chance; a tenth of all steps if not set, 0 for "
+        "full weight from the start",
+    )
+
+    val_fraction: float = _doc(0.1, "share of volumes held out for validation, at least one")
+    val_every: int = _doc(1000, "steps between validations")
+    save_every: int = _doc(500, "steps between saved states")
+    log_every: int = _doc(20, "steps between log records")
+    seed: int = _doc(0, "seed of every random choice")
+
+    device: str = _doc("auto", "cuda, mps, cpu, or auto for the best there is")
+    precision: str = _doc("auto", "autocast type; auto takes bf16 or fp16 on a GPU and fp32 on a CPU")
+    num_workers: int | None = _doc(None, "processes that load samples; derived from the number of cores if not set")
+    compile: bool = _doc(False, "compile the encoder with torch.compile")
+    channels_last: bool = _doc(False, "use the channels_last_3d memory format")
+
+    def __post_init__(self) -> None:
+        for name, length in (("spacing", 3), ("grid", 3), ("crop_size", 3), ("window", 2)):
+            value = getattr(self, name)
+            if value is not None and len(value) != length:
+                raise ValueError(f"{name} {value}: {length} numbers are expected")
+        for name in ("spacing", "grid", "crop_size", "features"):
+            value = getattr(self, name)
+            if value is not None and not all(number > 0 for number in value):
+                raise ValueError(f"{name} {value}: every number must be positive")
+        for name in (
+            "random_crops",
+            "batch_size",
+            "steps",
+            "lr",
+            "clip_norm",
+            "projection_size",
+            "val_every",
+            "save_every",
+            "log_every",
+        ):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} {getattr(self, name)}: must be positive")
+        for name in ("warmup_steps", "weight_decay", "intra_weight", "inter_weight", "reg_weight", "seed"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} {getattr(self, name)}: must not be negative")
+        for name in ("dropout_p", "teacher_momentum", "val_fraction", "min_body_crop", "min_body_base"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name} {getattr(self, name)}: must lie in [0, 1)")
+        for name, choices in (("arch", ARCHITECTURES), ("precision", PRECISIONS), ("dropout", DROPOUTS)):
+            if getattr(self, name) not in choices:
+                raise ValueError(f"{name} {getattr(self, name)!r}: must be one of {', '.join(choices)}")
+        if self.window is not None and self.window[0] >= self.window[1]:
+            raise ValueError(f"window {self.window}: the lower bound must be below the upper one")
+        if self.grid[0] * self.grid[1] * self.grid[2] < 2:
+            raise ValueError(f"grid {self.grid}: at least two base crops are needed to contrast")
+        if self.inter_ramp is not None and self.inter_ramp < 0:
+            raise ValueError(f"inter_ramp {self.inter_ramp}: must not be negative")
+        if self.num_workers is not None and self.num_workers < 0:
+            raise ValueError(f"num_workers {self.num_workers}: must not be negative")
+
+    @property
+    def ramp_steps(self) -> int:
+        """Steps over which the inter-volume weight grows; 0 means full weight from the start."""
+        return self.steps // 10 if self.inter_ramp is None else self.inter_ramp
+
+    def save(self, path: Path) -> None:
+        """Write the settings as JSON."""
+        write_json(path, asdict(self))
+
+    @classmethod
+    def load(cls, path: Path) -> "PretrainConfig":
+        """Read settings that `save` wrote."""
+        return cls(**as_tuples(json.loads(path.read_text(encoding="utf-8"))))
+
+
+def as_tuples(values: dict[str, Any]) -> dict[str, Any]:
+    """Return `values` with lists turned into tuples, as the configuration holds them."""
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+
+
+def help_of(name: str) -> str:
+    """Documentation of a field, with its default."""
+    entry = next(f for f in fields(PretrainConfig) if f.name == name)
+    default = entry.default
+    if default is None or isinstance(default, bool):
+        return str(entry.metadata["help"])
+    shown = " ".join(str(v) for v in default) if isinstance(default, tuple) else default
+    return f"{entry.metadata['help']} (default: {shown})"
+
+
+def differing_fields(stored: PretrainConfig, given: dict[str, Any]) -> list[str]:
+    """Compare the values given for a continued run with the stored ones; runtime fields may differ.
+
+    Returns:
+        One line per differing field, with both values.
+    """
+    return [
+        f"{name}: {getattr(stored, name)!r} in the run, {value!r} given"
+        for name, value in given.items()
+        if name not in RUNTIME_FIELDS and getattr(stored, name) != value
+    ]

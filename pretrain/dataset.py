@@ -1,0 +1,206 @@
+"""Samples for training: which volume, which region, which crops, all a function of seed and sample number.
+
+Nothing is drawn from a state that runs along: sample number i is the same in every process, with any number of
+workers, and after a resume.
+
+Shape suffixes: T = random crops, B = base crops, K = T + B, 3 = (z, y, x).
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from batchgeneratorsv2.transforms.base.basic_transform import BasicTransform
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from nnunetv2_voco.pretrain.cache import CachedVolume, Record, VolumeCache
+from nnunetv2_voco.pretrain.crops import base_corners, draw_crops, draw_region, overlap_fractions, region_size
+from nnunetv2_voco.pretrain.intensity import Intensity
+
+
+class Sample(NamedTuple):
+    """One volume's crops; a batch holds the same fields with a leading axis of volumes.
+
+    Attributes:
+        crops: float32 (K, 1, z, y, x), random crops first.
+        overlaps: float32 (T, B).
+        bases_valid: bool (B,).
+    """
+
+    crops: Tensor
+    overlaps: Tensor
+    bases_valid: Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class CropPlan:
+    """How regions and crops are laid out.
+
+    Attributes:
+        grid: Base crops along (z, y, x).
+        size_vox: Edge lengths of a crop.
+        random_crops: Random crops per volume.
+        min_body_crop: Least share of body in a random crop.
+        min_body_base: Least share of body in a base crop that takes part in the loss.
+    """
+
+    grid: tuple[int, int, int]
+    size_vox: tuple[int, int, int]
+    random_crops: int
+    min_body_crop: float
+    min_body_base: float
+
+    @property
+    def region_vox(self) -> tuple[int, int, int]:
+        """Edge lengths of a region."""
+        return region_size(self.grid, self.size_vox)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where the crops of one sample lie.
+
+    Attributes:
+        region_corner: Lower corner of the region in the volume, (3,).
+        crops_T3: Lower corners of the random crops within the region.
+        bases_B3: Lower corners of the base crops within the region.
+        overlaps_TB: Labels.
+        bases_valid_B: Which base crops hold anatomy.
+    """
+
+    region_corner: np.ndarray
+    crops_T3: np.ndarray
+    bases_B3: np.ndarray
+    overlaps_TB: np.ndarray
+    bases_valid_B: np.ndarray
+
+
+def draw_layout(rng: np.random.Generator, volume: CachedVolume, plan: CropPlan) -> Layout:
+    """Draw a region of a volume and random crops inside it."""
+    corner = draw_region(rng, volume_shape=volume.record.shape, region_shape=plan.region_vox, body=volume.body)
+    return layout_in_region(rng, volume, corner, plan)
+
+
+def layout_in_region(rng: np.random.Generator, volume: CachedVolume, corner: np.ndarray, plan: CropPlan) -> Layout:
+    """Draw random crops inside a given region."""
+    size = np.asarray(plan.size_vox)
+    crops_T3 = draw_crops(
+        rng, plan.random_crops, region_corner=corner, region_shape=plan.region_vox, size_vox=plan.size_vox,
+        body=volume.body, min_body=plan.min_body_crop,
+    )  # fmt: skip
+    bases_B3 = base_corners(plan.grid, plan.size_vox)
+    valid_B = volume.body.fraction(bases_B3 + corner, size) >= plan.min_body_base
+    return Layout(corner, crops_T3, bases_B3, overlap_fractions(crops_T3, bases_B3, size), valid_B)
+
+
+def cut_crops(volume: CachedVolume, layout: Layout, plan: CropPlan, intensity: Intensity) -> list[Tensor]:
+    """Read a region once and cut all its crops, (1, z, y, x) each; views of one array, to be copied before written."""
+    region = torch.from_numpy(intensity(volume.read(layout.region_corner, plan.region_vox)))
+    corners = np.concatenate([layout.crops_T3, layout.bases_B3])
+    return [
+        region[tuple(slice(int(c), int(c) + n) for c, n in zip(corner, plan.size_vox, strict=True))][None]
+        for corner in corners
+    ]
+
+
+def make_sample(
+    volume: CachedVolume, layout: Layout, plan: CropPlan, intensity: Intensity, transform: BasicTransform | None
+) -> Sample:
+    """Cut a layout's crops and augment each on its own."""
+    crops = cut_crops(volume, layout, plan, intensity)
+    if transform is not None:
+        crops = [transform(image=crop)["image"] for crop in crops]
+    return Sample(
+        torch.stack(crops),
+        torch.from_numpy(layout.overlaps_TB.astype(np.float32)),
+        torch.from_numpy(layout.bases_valid_B),
+    )
+
+
+class PretrainDataset(Dataset):
+    """Samples by number, without end: volume `order[i]`, its region and crops drawn from (seed, i).
+
+    Args:
+        cache: Where the volumes lie.
+        records: The volumes to draw from.
+        plan: Layout of regions and crops.
+        intensity: Normalisation.
+        transform: Augmentation of single crops.
+        seed: The run's seed.
+    """
+
+    def __init__(
+        self,
+        cache: VolumeCache,
+        records: Sequence[Record],
+        *,
+        plan: CropPlan,
+        intensity: Intensity,
+        transform: BasicTransform,
+        seed: int,
+    ) -> None:
+        self.cache, self.records, self.plan = cache, list(records), plan
+        self.intensity, self.transform, self.seed = intensity, transform, seed
+
+    def __getitem__(self, number: int) -> Sample:
+        volume = self.cache.open(self.records[volume_of_sample(number, len(self.records), self.seed)])
+        state = np.random.SeedSequence((self.seed, number))
+        layout = draw_layout(np.random.default_rng(state), volume, self.plan)
+        with torch.random.fork_rng(devices=[]):  # the transforms draw from the global generators
+            numpy_state = np.random.get_state()
+            torch_seed, numpy_seed = state.generate_state(2)
+            torch.manual_seed(int(torch_seed))
+            np.random.seed(numpy_seed)
+            sample = make_sample(volume, layout, self.plan, self.intensity, self.transform)
+            np.random.set_state(numpy_state)
+        return sample
+
+
+def volume_of_sample(number: int, volumes: int, seed: int) -> int:
+    """Index of the volume of a sample: every volume once in each pass, in a new order every time."""
+    return int(_order(number // volumes, volumes, seed)[number % volumes])
+
+
+@lru_cache(maxsize=2)
+def _order(epoch: int, volumes: int, seed: int) -> np.ndarray:
+    return np.random.default_rng((seed, epoch, 1)).permutation(volumes)
+
+
+class StepSampler(Sampler[list[int]]):
+    """Numbers of the samples that one process needs at each step, from `first_step` on.
+
+    All processes together take consecutive numbers, so that the global batch of a step is that of one process with
+    the larger batch.
+    """
+
+    def __init__(self, *, first_step: int, steps: int, batch_size: int, rank: int, world_size: int) -> None:
+        self.first_step, self.steps, self.batch_size = first_step, steps, batch_size
+        self.rank, self.world_size = rank, world_size
+
+    def __iter__(self) -> Iterator[list[int]]:
+        for step in range(self.first_step, self.steps):
+            first = (step * self.world_size + self.rank) * self.batch_size
+            yield list(range(first, first + self.batch_size))
+
+    def __len__(self) -> int:
+        return max(0, self.steps - self.first_step)
+
+
+def make_loader(dataset: PretrainDataset, sampler: StepSampler, *, num_workers: int, pin_memory: bool) -> DataLoader:
+    """Load batches of samples in the order of steps."""
+    return DataLoader(
+        dataset,
+        batch_sampler=sampler,
+        num_workers=num_workers,
+        pin_memory=pin_memory,
+        worker_init_fn=_one_thread,
+        prefetch_factor=4 if num_workers else None,
+    )
+
+
+def _one_thread(_worker: int) -> None:
+    torch.set_num_threads(1)

@@ -1,0 +1,64 @@
+"""From a run's model to the checkpoint that fine-tuning reads."""
+
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from nnunetv2_voco.checkpoint import Checkpoint, save_checkpoint
+from nnunetv2_voco.pretrain.config import PretrainConfig
+from nnunetv2_voco.pretrain.distributed import world_size
+from nnunetv2_voco.pretrain.model import VoCoModel
+from nnunetv2_voco.pretrain.state import Progress
+from nnunetv2_voco.pretrain.training_plan import TrainingPlan
+
+PACKAGES = ("nnunetv2_voco", "torch", "nnunetv2", "dynamic-network-architectures", "batchgeneratorsv2", "SimpleITK")
+
+_SETTINGS = (
+    "steps", "lr", "warmup_steps", "weight_decay", "clip_norm", "batch_size", "random_crops", "teacher_momentum",
+    "dropout", "dropout_p", "projection_size", "intra_weight", "inter_weight", "reg_weight", "inter_ramp", "seed",
+    "min_body_crop", "min_body_base",
+)  # fmt: skip
+
+
+def export_encoder(
+    path: Path, *, model: VoCoModel, config: PretrainConfig, plan: TrainingPlan, progress: Progress
+) -> None:
+    """Write the encoder with its description to `path`, atomically."""
+    checkpoint = Checkpoint(
+        weights={f"encoder.{name}": tensor for name, tensor in model.encoder.state_dict().items()},
+        architecture=plan.architecture,
+        num_input_channels=1,
+        preprocessing={
+            "spacing_mm": list(plan.target.spacing_mm),
+            "orientation": "LPS",
+            "transpose": list(plan.target.transpose),
+            "normalization_scheme": plan.scheme,
+            "intensity_properties": dict(plan.properties),
+            "interpolation": "linear",
+        },
+        pretraining={
+            "method": "VoCo",
+            "grid": list(config.grid),
+            "crop_size": list(plan.crop_size),
+            "steps": progress.step,
+            "num_volumes": len(plan.training),
+            "num_validation_volumes": len(plan.validation),
+            "metrics": dict(progress.latest),
+            "metrics_untrained": dict(progress.untrained),
+            "settings": {name: getattr(config, name) for name in _SETTINGS}
+            | {"precision": progress.precision, "processes": world_size(), "skipped_steps": progress.skipped_steps},
+        },
+        provenance={"packages": package_versions(), "python": platform.python_version()},
+    )
+    save_checkpoint(path, checkpoint)
+
+
+def package_versions() -> dict[str, str]:
+    """Versions of the packages that shape the result."""
+    versions = {}
+    for name in PACKAGES:
+        try:
+            versions[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return versions

@@ -1,0 +1,311 @@
+"""Training, top to bottom. The file to read first."""
+
+import contextlib
+import os
+import signal
+import time
+from collections import deque
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from rich.console import Console
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from nnunetv2_voco.pretrain import distributed
+from nnunetv2_voco.pretrain.augment import crop_transforms
+from nnunetv2_voco.pretrain.cache import VolumeCache
+from nnunetv2_voco.pretrain.config import PretrainConfig
+from nnunetv2_voco.pretrain.dataset import PretrainDataset, Sample, StepSampler, make_loader
+from nnunetv2_voco.pretrain.export import export_encoder
+from nnunetv2_voco.pretrain.figures import draw_progress, draw_samples
+from nnunetv2_voco.pretrain.log import RunLog
+from nnunetv2_voco.pretrain.model import VoCoModel, update_momentum
+from nnunetv2_voco.pretrain.precision import autocast_context, check_precision, requested_precision
+from nnunetv2_voco.pretrain.schedule import inter_volume_weight, learning_rate
+from nnunetv2_voco.pretrain.state import Progress, load_state, save_state
+from nnunetv2_voco.pretrain.training_plan import TrainingPlan
+from nnunetv2_voco.pretrain.validation import Validation, Validator, gain_is_significant, verdict
+
+MOST_SKIPPED_IN_A_ROW = 10
+"""Steps with a non-finite loss or gradient after which a run stops."""
+
+
+class TrainingStopped(RuntimeError):
+    """A run cannot go on; the text says why and what to do."""
+
+
+def train(config: PretrainConfig, plan: TrainingPlan, cache: VolumeCache, out: Path, *, console: Console) -> str | None:
+    """Train, or go on training, and leave `voco_encoder.pth` and the run's pictures in `out`.
+
+    Args:
+        config: Settings.
+        plan: What to train on.
+        cache: Where the volumes lie.
+        out: The run's folder; if it holds a state, training goes on from there.
+        console: Where a person reads.
+
+    Returns:
+        The verdict in words, or None if a signal ended the run early with its state saved.
+
+    Raises:
+        TrainingStopped: If the loss or gradient is not finite for several steps in a row.
+    """
+    device = torch.device(resolve_device(config.device))
+    rank, world_size = distributed.rank(), distributed.world_size()
+    first_process = rank == 0
+
+    # data
+    records = {key: cache.record(key) for key in (*plan.training, *plan.validation)}
+    for key, record in records.items():
+        if record is None:
+            raise TrainingStopped(f"volume {key} is no longer in {cache.folder}; run again to pre-process it")
+    intensity, crops = plan.intensity, plan.crop_plan(config)
+    transform = crop_transforms(
+        shift_amplitude=0.1 * (intensity.window[1] - intensity.window[0]), isotropic_plane=plan.isotropic_plane
+    )
+    dataset = PretrainDataset(
+        cache, [records[key] for key in plan.training], plan=crops, intensity=intensity, transform=transform,
+        seed=config.seed,
+    )  # fmt: skip
+    validator = Validator(
+        cache, [records[key] for key in plan.validation or plan.training], plan=crops, intensity=intensity,
+        transform=transform, seed=config.seed,
+    )  # fmt: skip
+
+    # model, optimiser, state
+    with torch.random.fork_rng():
+        torch.manual_seed(config.seed)
+        model = VoCoModel(
+            plan.architecture, random_crops=config.random_crops, projection_size=config.projection_size
+        ).to(device)
+    if config.channels_last:
+        model.encoder.to(memory_format=torch.channels_last_3d)
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(trained, lr=config.lr, weight_decay=config.weight_decay, amsgrad=True)
+    scaler = torch.amp.GradScaler(device.type, enabled=False)
+    progress, state_file = Progress(), out / "voco_state.pth"
+    if state_file.exists():
+        stored_precision = torch.load(state_file, map_location="cpu", weights_only=True)["progress"]["precision"]
+        scaler = torch.amp.GradScaler(device.type, enabled=stored_precision == "fp16")
+        progress = load_state(state_file, model=model, optimizer=optimizer, scaler=scaler)
+    else:
+        progress.precision = sound_precision(config, model, dataset, device, console)
+        scaler = torch.amp.GradScaler(device.type, enabled=progress.precision == "fp16")
+    autocast = partial(autocast_context, progress.precision, device)
+    if config.compile:
+        model.encoder.compile()
+    stepped: nn.Module = model
+    if world_size > 1:
+        stepped = DistributedDataParallel(
+            model, device_ids=[device.index] if device.type == "cuda" else None, broadcast_buffers=False
+        )
+    sampler = StepSampler(
+        first_step=progress.step, steps=config.steps, batch_size=config.batch_size, rank=rank, world_size=world_size
+    )
+    loader = make_loader(dataset, sampler, num_workers=worker_count(config), pin_memory=device.type == "cuda")
+
+    stop = StopOnSignal()
+    log = RunLog(out, first_step=progress.step, steps=config.steps, console=console) if first_process else None
+    crops_per_step = config.batch_size * world_size * (config.random_crops + int(np.prod(config.grid)))
+    speed: deque[tuple[float, float]] = deque(maxlen=config.log_every)  # seconds of step, and of it waiting for data
+    skipped_in_a_row = 0
+
+    def save() -> None:
+        if first_process:
+            save_state(state_file, model=model, optimizer=optimizer, scaler=scaler, progress=progress)
+            export_encoder(out / "voco_encoder.pth", model=model, config=config, plan=plan, progress=progress)
+
+    def validate() -> None:
+        """Measure on rank 0 and tell the others the step at which the inter-volume weight begins to grow."""
+        if first_process:
+            figures, right = validator.measure(model, device, autocast)
+            if not progress.untrained:
+                progress.untrained, progress.untrained_right = figures.as_dict(), right.tolist()
+            progress.latest = {
+                **figures.as_dict(),
+                "significant": bool(gain_is_significant(right, np.array(progress.untrained_right))),
+            }
+            if progress.ramp_start is None and figures.intra < figures.chance_constant and progress.step > 0:
+                progress.ramp_start = progress.step
+            assert log is not None
+            log.record(
+                progress.step, "validation", {**figures.as_dict(), "untrained_accuracy": progress.untrained["accuracy"]}
+            )
+            log.say(describe(progress.step, figures, progress.untrained))
+            draw_progress(out)
+        progress.ramp_start = distributed.broadcast_object(progress.ramp_start)
+
+    with log or contextlib.nullcontext(), stop:
+        if progress.step == 0:
+            validate()
+            save()
+        batches = iter(loader)
+        while progress.step < config.steps:
+            started = time.monotonic()
+            batch = Sample(*(tensor.to(device, non_blocking=True) for tensor in next(batches)))
+            waited = time.monotonic() - started
+            lr = learning_rate(progress.step, peak=config.lr, warmup_steps=config.warmup_steps, steps=config.steps)
+            for group in optimizer.param_groups:
+                group["lr"] = lr
+            inter_weight = inter_volume_weight(
+                progress.step, full=config.inter_weight, ramp_steps=config.ramp_steps, ramp_start=progress.ramp_start
+            )
+
+            update_momentum(model.student, model.teacher, config.teacher_momentum)
+            with autocast():
+                loss = stepped(*batch, **loss_arguments(config, progress.step, inter_weight))
+            scaler.scale(loss.total).backward()
+            scaler.unscale_(optimizer)
+            norm = nn.utils.clip_grad_norm_(trained, config.clip_norm)
+            if torch.isfinite(norm) and torch.isfinite(loss.total):
+                scaler.step(optimizer)
+                skipped_in_a_row = 0
+            else:
+                progress.skipped_steps += 1
+                skipped_in_a_row += 1
+            scaler.update()
+            optimizer.zero_grad(set_to_none=True)
+            if skipped_in_a_row >= MOST_SKIPPED_IN_A_ROW * (3 if scaler.is_enabled() else 1):
+                raise TrainingStopped(
+                    f"loss or gradient were not finite in {skipped_in_a_row} steps in a row, until step "
+                    f"{progress.step}; the last state saved is sound. Continue with --precision fp32, or start again "
+                    "with a lower --lr"
+                )
+            progress.step += 1
+            speed.append((time.monotonic() - started, waited))
+
+            if log is not None and progress.step % config.log_every == 0:
+                seconds, waiting = (float(np.mean(column)) for column in zip(*speed, strict=True))
+                values = {
+                    **{name: float(term.detach()) for name, term in zip(loss._fields, loss, strict=True)},
+                    "inter_weight": inter_weight,
+                    "lr": lr,
+                    "grad_norm": float(norm),
+                    "crops_per_second": crops_per_step / seconds,
+                    "wait_seconds": waiting,
+                    "skipped_steps": progress.skipped_steps,
+                }
+                log.record(progress.step, "training", values)
+                accuracy = progress.latest.get("accuracy", float("nan"))
+                log.advance(
+                    progress.step,
+                    f"loss {values['total']:.3f}  intra {values['intra']:.3f}  position accuracy {accuracy:.0%}  "
+                    f"{values['crops_per_second']:.0f} crops/s",
+                )
+            last = progress.step == config.steps
+            if last or progress.step % config.val_every == 0:
+                validate()
+            stopping = distributed.any_process(stop.requested, device)
+            if last or stopping or progress.step % config.save_every == 0:
+                save()
+            if stopping and not last:
+                if log is not None:
+                    log.say(
+                        f"Stopped by a signal after step {progress.step}; its state is saved. Go on with --continue."
+                    )
+                return None
+
+    if not first_process:
+        return None
+    draw_progress(out)
+    draw_samples(out / "samples.png", validator, model, device, autocast)
+    return final_verdict(progress, held_out=bool(plan.validation))
+
+
+def loss_arguments(config: PretrainConfig, step: int, inter_weight: float) -> dict:
+    """Arguments of the model's forward pass beside the batch."""
+    return {
+        "dropout": (config.dropout, config.dropout_p),
+        "dropout_seed": (config.seed, step),
+        "intra_weight": config.intra_weight,
+        "inter_weight": inter_weight,
+        "reg_weight": config.reg_weight,
+    }
+
+
+def sound_precision(
+    config: PretrainConfig, model: VoCoModel, dataset: PretrainDataset, device: torch.device, console: Console
+) -> str:
+    """Return the requested autocast type if one step in it agrees with fp32 in every process, else fp32."""
+    precision = requested_precision(config.precision, device)
+    if precision == "fp32":
+        return precision
+    batch = [torch.stack(field).to(device) for field in zip(*(dataset[i] for i in range(2)), strict=True)]
+    arguments = loss_arguments(config, 0, config.inter_weight)
+    fault = check_precision(model, lambda trial: trial(*batch, **arguments).total, precision, device)
+    if not distributed.any_process(fault is not None, device):
+        return precision
+    if distributed.rank() == 0:
+        console.print(f"{precision} is not sound here: {fault or 'another process found a fault'}. Training in fp32.")
+    return "fp32"
+
+
+def describe(step: int, now: Validation, untrained: dict) -> str:
+    """One line about a validation."""
+    across = "" if now.accuracy_across is None else f", across volumes {now.accuracy_across:.0%}"
+    return (
+        f"  validation at step {step}: position accuracy {now.accuracy:.1%} (untrained {untrained['accuracy']:.1%}, "
+        f"blind {now.blind:.1%}; augmented {now.accuracy_augmented:.1%}{across}), "
+        f"intra loss {now.intra:.3f} (best constant {now.chance_constant:.3f}), similarity of positives "
+        f"{now.positives:.2f}, of negatives {now.negatives:.2f}, spread {now.spread:.2f}"
+    )
+
+
+def final_verdict(progress: Progress, *, held_out: bool) -> str:
+    """Say whether the run has learned."""
+    latest = {name: value for name, value in progress.latest.items() if name != "significant"}
+    return verdict(
+        Validation(**latest),
+        Validation(**progress.untrained),
+        significant=progress.latest["significant"],
+        held_out=held_out,
+    )
+
+
+def resolve_device(name: str) -> str:
+    """Turn "auto" into the best device there is; on a machine with several GPUs, into this process's own."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    if name == "cuda":
+        if not torch.cuda.is_available():
+            raise TrainingStopped(
+                "--device cuda: torch finds no GPU; use --device cpu or install a CUDA build of torch"
+            )
+        torch.cuda.set_device(distributed.local_rank())
+        return f"cuda:{distributed.local_rank()}"
+    return name
+
+
+def worker_count(config: PretrainConfig) -> int:
+    """Processes that load samples."""
+    if config.num_workers is not None:
+        return config.num_workers
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(8, cores // distributed.local_world_size() - 1))
+
+
+class StopOnSignal:
+    """Notes SIGTERM and SIGINT, so that the loop can save its state between two steps; a second one ends at once."""
+
+    def __init__(self) -> None:
+        self.requested = False
+        self._before: dict[int, Callable | int | None] = {}
+
+    def __enter__(self) -> "StopOnSignal":
+        for number in (signal.SIGTERM, signal.SIGINT):
+            self._before[number] = signal.signal(number, self._note)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _note(self, number: int, _frame: object) -> None:
+        if self.requested:
+            signal.signal(number, signal.SIG_DFL)
+            signal.raise_signal(number)
+        self.requested = True

@@ -1,0 +1,172 @@
+"""One checked volume → the array that is cached: canonical orientation, target spacing, body only, int16.
+
+SimpleITK's (x, y, z) ends here: arrays that leave this file are (z, y, x).
+"""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import SimpleITK as sitk
+from nnunetv2.preprocessing.normalization import default_normalization_schemes
+
+from nnunetv2_voco.pretrain.body import find_body
+
+AIR_HU = -1024
+HIGHEST_HU = 3071
+"""Upper end of a scanner's 12-bit range; metal beyond it is cut."""
+
+MAP_BLOCK = 8
+"""Edge in voxels of the blocks in which the share of body is recorded."""
+
+HISTOGRAM_EDGES = np.arange(AIR_HU, HIGHEST_HU + 2, 4) - 0.5
+"""Bins of 4 HU in which the body's voxels are counted."""
+
+STEPS_PER_UNIT = 1000
+"""Normalised images other than CT are stored as integer thousandths."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Target:
+    """What every cached volume is brought to; two runs with equal targets share a cache.
+
+    Attributes:
+        spacing_mm: Along the axes of the cached array.
+        transpose: Order of the LPS-oriented (z, y, x) axes in the cached array, as `transpose_forward` in plans.
+        normalization: None for CT, which is stored in HU and normalised on reading; else the name of the nnU-Net
+            class that normalises the whole volume before it is stored.
+        use_mask_for_norm: As in plans; only used with `normalization`.
+        version: Changes whenever pre-processing gives another result.
+    """
+
+    spacing_mm: tuple[float, float, float]
+    transpose: tuple[int, int, int] = (0, 1, 2)
+    normalization: str | None = None
+    use_mask_for_norm: bool = False
+    version: int = 1
+
+    @property
+    def hounsfield(self) -> bool:
+        """Whether the stored integers are HU."""
+        return self.normalization is None
+
+    @property
+    def digest(self) -> str:
+        """Short name of the target, equal for equal targets."""
+        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:12]
+
+
+@dataclass(frozen=True)
+class PreparedVolume:
+    """What is cached of one volume.
+
+    Attributes:
+        array: int16 (z, y, x): HU, or thousandths of normalised units.
+        body_map: uint8, share of body in 0…255 of each block of `MAP_BLOCK` voxels, (z, y, x).
+        histogram: Counts of the body's HU in the bins of `HISTOGRAM_EDGES`; None if not in HU.
+        content: Digest of the voxels before resampling: equal for two copies of one volume, in whatever format.
+    """
+
+    array: np.ndarray
+    body_map: np.ndarray
+    histogram: np.ndarray | None
+    content: str
+
+
+def prepare(image: sitk.Image, target: Target) -> PreparedVolume:
+    """Orient, crop to the body, resample linearly and store as int16.
+
+    Linear interpolation as in the authors' pre-processing. Outside the body a CT is set to air, which removes the
+    table.
+
+    Args:
+        image: 3D, int16 HU or float32, orthonormal direction.
+        target: What to bring it to.
+
+    Raises:
+        ValueError: If nothing but background is left.
+    """
+    image = sitk.DICOMOrient(image, "LPS")
+    image.SetDirection(np.eye(3).ravel())  # the rest of an oblique acquisition is kept as it is, as nnU-Net does
+    content = hashlib.sha256(sitk.GetArrayViewFromImage(image).tobytes()).hexdigest()[:20]
+    spacing_lps_zyx = np.array(target.spacing_mm)[np.argsort(target.transpose)]
+    mask = find_body(image) if target.hounsfield else _nonzero(image)
+    if not target.hounsfield:
+        image = _normalise(image, mask, target)
+    grid = _body_grid(mask, image, spacing_xyz=spacing_lps_zyx[::-1].tolist())
+    outside = float(AIR_HU) if target.hounsfield else float(sitk.GetArrayViewFromImage(image).min())
+    array = sitk.GetArrayFromImage(_resample(image, grid, sitk.sitkLinear, outside))
+    body = sitk.GetArrayFromImage(_resample(mask, grid, sitk.sitkNearestNeighbor, 0)).astype(bool)
+    if target.hounsfield:
+        array[~body] = AIR_HU
+        array = np.clip(array, AIR_HU, HIGHEST_HU).astype(np.int16)
+    else:
+        array = np.clip(np.rint(array * STEPS_PER_UNIT), -32768, 32767).astype(np.int16)
+    array, body = (np.ascontiguousarray(a.transpose(target.transpose)) for a in (array, body))
+    histogram = np.histogram(array[body][::7], bins=HISTOGRAM_EDGES)[0] if target.hounsfield else None
+    return PreparedVolume(array, block_means(body, MAP_BLOCK), histogram, content)
+
+
+def block_means(mask: np.ndarray, block: int) -> np.ndarray:
+    """Share of True in each block of a mask as uint8 in 0…255; blocks beyond the edge count the missing as False."""
+    padded = np.pad(mask, [(0, -size % block) for size in mask.shape])
+    z, y, x = (size // block for size in padded.shape)
+    means = padded.reshape(z, block, y, block, x, block).mean(axis=(1, 3, 5), dtype=np.float32)
+    return np.rint(means * 255).astype(np.uint8)
+
+
+def _body_grid(mask: sitk.Image, image: sitk.Image, *, spacing_xyz: list[float]) -> sitk.Image:
+    """Return an empty image with the target spacing that covers the mask's bounding box within the image."""
+    shape = sitk.LabelShapeStatisticsImageFilter()
+    shape.Execute(mask)
+    if not shape.HasLabel(1):
+        raise ValueError("nothing but background")
+    box = shape.GetBoundingBox(1)  # x, y, z of the first voxel, then the size
+    half = [0.5 * s for s in mask.GetSpacing()]
+    lower = [o + s * i - h for o, s, i, h in zip(mask.GetOrigin(), mask.GetSpacing(), box[:3], half, strict=True)]
+    upper = [low + s * n for low, s, n in zip(lower, mask.GetSpacing(), box[3:], strict=True)]
+    image_lower = [o - 0.5 * s for o, s in zip(image.GetOrigin(), image.GetSpacing(), strict=True)]
+    image_upper = [low + s * n for low, s, n in zip(image_lower, image.GetSpacing(), image.GetSize(), strict=True)]
+    lower = [max(a, b) for a, b in zip(lower, image_lower, strict=True)]
+    upper = [min(a, b) for a, b in zip(upper, image_upper, strict=True)]
+    size = [max(1, round((b - a) / s)) for a, b, s in zip(lower, upper, spacing_xyz, strict=True)]
+    grid = sitk.Image(size, sitk.sitkUInt8)
+    grid.SetSpacing(spacing_xyz)
+    grid.SetOrigin([a + 0.5 * s for a, s in zip(lower, spacing_xyz, strict=True)])
+    return grid
+
+
+def _resample(image: sitk.Image, grid: sitk.Image, interpolator: int, outside: float) -> sitk.Image:
+    resample = sitk.ResampleImageFilter()
+    resample.SetSize(grid.GetSize())
+    resample.SetOutputSpacing(grid.GetSpacing())
+    resample.SetOutputOrigin(grid.GetOrigin())
+    resample.SetInterpolator(interpolator)
+    resample.SetDefaultPixelValue(outside)
+    resample.UseNearestNeighborExtrapolatorOn()  # half a voxel at the rim lies beyond the outermost centres
+    return resample.Execute(image)
+
+
+def _nonzero(image: sitk.Image) -> sitk.Image:
+    """Return what nnU-Net's crop to the non-zero region keeps: non-zero voxels with holes filled."""
+    return sitk.BinaryFillhole(sitk.Cast(image != 0, sitk.sitkUInt8))
+
+
+def _normalise(image: sitk.Image, mask: sitk.Image, target: Target) -> sitk.Image:
+    """Normalise a whole volume with nnU-Net's class, within the mask's bounding box as nnU-Net does."""
+    scheme = getattr(default_normalization_schemes, str(target.normalization))
+    normaliser = scheme(use_mask_for_norm=target.use_mask_for_norm, intensityproperties={})
+    array = sitk.GetArrayFromImage(image).astype(np.float32)
+    segmentation = sitk.GetArrayFromImage(mask).astype(np.int8) - 1  # nnU-Net marks the outside by -1
+    box = tuple(slice(int(i.min()), int(i.max()) + 1) for i in np.nonzero(segmentation == 0))
+    array[box] = normaliser.run(array[box].copy(), segmentation[box])
+    normalised = sitk.GetImageFromArray(array)
+    normalised.CopyInformation(image)
+    return normalised
+
+
+def describe_interpolation() -> dict[str, Any]:
+    """How volumes were resampled, for the checkpoint."""
+    return {"interpolation": "linear"}

@@ -1,0 +1,249 @@
+"""One run from folders to encoder: collect, plan, train. What `voco_pretrain` does, callable from Python."""
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from nnunetv2_voco.pretrain import distributed
+from nnunetv2_voco.pretrain.cache import VolumeCache
+from nnunetv2_voco.pretrain.collect import Collection, collect
+from nnunetv2_voco.pretrain.config import PretrainConfig, differing_fields
+from nnunetv2_voco.pretrain.estimate import print_estimate
+from nnunetv2_voco.pretrain.figures import draw_volumes
+from nnunetv2_voco.pretrain.log import duration, make_console
+from nnunetv2_voco.pretrain.loop import resolve_device, train
+from nnunetv2_voco.pretrain.training_plan import (
+    TrainingPlan,
+    make_training_plan,
+    preprocessing_target,
+    read_dataset_plans,
+)
+
+ROWS_SHOWN = 60
+"""Rows of the table of volumes that are printed; all are in volumes.json."""
+
+_NOT_A_RUN = frozenset({"volumes.json", "cache"})
+"""What an earlier `--dry-run`, or a cache, leaves in a folder that is no run yet."""
+
+
+class RunError(RuntimeError):
+    """A run cannot start; the text says why and what to do."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What a user asks for.
+
+    Attributes:
+        folders: Where the volumes lie.
+        out: The run's folder.
+        settings: Fields of `PretrainConfig` that were given, presets included.
+        cache: Root of the cache; `out/cache` if None.
+        resume: Whether to go on with the run in `out`.
+        dry_run: Whether to stop after checking the volumes.
+        num_processes: Volumes that are pre-processed at once.
+    """
+
+    folders: tuple[str, ...]
+    out: Path
+    settings: dict[str, Any] = field(default_factory=dict)
+    cache: Path | None = None
+    resume: bool = False
+    dry_run: bool = False
+    num_processes: int = 4
+
+
+def pretrain(request: Request) -> str | None:
+    """Run stage 1.
+
+    Returns:
+        The verdict in words on rank 0; None elsewhere, after a dry run, or when a signal ended the run early.
+
+    Raises:
+        RunError, CollectError, TrainingStopped, ValueError: With a text for the user.
+    """
+    console = make_console()
+    store = distributed.join_store()
+    if distributed.rank() == 0:
+        config, cache, plan = prepare(request, console)
+        if request.dry_run:
+            return None
+        distributed.publish(store, "ready", "1")
+    else:
+        distributed.wait_for(store, "ready")
+        config = _effective_config(request)
+        plan = TrainingPlan.load(request.out / "plan.json")
+        cache = VolumeCache(_cache_root(request), plan.target)
+    distributed.start(resolve_device(config.device), store)
+    try:
+        return train(config, plan, cache, request.out, console=console)
+    finally:
+        distributed.stop()
+
+
+def prepare(request: Request, console: Console) -> tuple[PretrainConfig, VolumeCache, TrainingPlan]:
+    """Settle the settings, collect the volumes and fix the plan; or read back what a continued run had fixed."""
+    out = request.out
+    _check_folder(request)
+    config = _effective_config(request)
+    plan_file = out / "plan.json"
+    if request.resume and plan_file.exists():
+        plan = TrainingPlan.load(plan_file)
+        cache = VolumeCache(_cache_root(request), plan.target)
+        missing = [key for key in (*plan.training, *plan.validation) if cache.record(key) is None]
+        if not missing:
+            console.print(f"Continuing the run in {escape(str(out))}.", highlight=False)
+            return config, cache, plan
+        console.print(f"{len(missing)} volumes of this run are not in the cache any more; pre-processing them again.")
+    if not request.folders:
+        raise RunError("no folder of volumes was given; name it before -o")
+    dataset_plans = (
+        None
+        if config.dataset is None
+        else read_dataset_plans(config.dataset, configuration=config.configuration, plans=config.plans)
+    )
+    target = preprocessing_target(config, dataset_plans)
+    cache = VolumeCache(_cache_root(request), target)
+    out.mkdir(parents=True, exist_ok=True)
+    if not request.dry_run:
+        config.save(out / "config.json")
+
+    started = time.monotonic()
+    with _bar(console, "Checking volumes" if request.dry_run else "Pre-processing volumes") as on_progress:
+        collection = collect(
+            request.folders,
+            None if request.dry_run else cache,
+            target=target,
+            modality="CT" if dataset_plans is None else dataset_plans.modality,
+            num_processes=request.num_processes,
+            on_progress=on_progress,
+        )
+    print_table(collection, console)
+    collection.save(out / "volumes.json")
+    collection.require_usable()
+    records = [volume.record for volume in collection.usable]
+    plan = make_training_plan(config, records, target=target, plans=dataset_plans)
+    if request.dry_run:
+        print_estimate(config, plan, records, console)
+        return config, cache, plan
+    console.print(
+        f"{len(records)} volumes in the cache, {sum(r.bytes for r in records) / 1e6:.0f} MB, "
+        f"{8 * sum(r.bytes for r in records) / sum(_voxels(r.shape) for r in records):.1f} bits a voxel, "
+        f"after {duration(time.monotonic() - started)}.",
+        highlight=False,
+    )
+    if plan_file.exists() and TrainingPlan.load(plan_file) != plan:
+        raise RunError(
+            f"{out}: the volumes found now are not those the run was started with; give the folders it was started "
+            "with, or start a new run with another -o"
+        )
+    plan.save(plan_file)
+    collection.save(
+        out / "volumes.json",
+        {**dict.fromkeys(plan.training, "training"), **dict.fromkeys(plan.validation, "validation")},
+    )
+    named = [(volume.name, cache.open(volume.record)) for volume in collection.usable]
+    draw_volumes(out / "volumes.png", named, plan.intensity, target.spacing_mm[1] / target.spacing_mm[2])
+    _print_plan(config, plan, console)
+    return config, cache, plan
+
+
+def print_table(collection: Collection, console: Console) -> None:
+    """Print what was found and what becomes of it; rejected and skipped ones first to be seen."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for title in ("volume", "", "size (x, y, z)", "spacing in mm", "note"):
+        table.add_column(title, overflow="fold")
+    rejected = [v for v in collection.volumes if not v.record.usable]
+    for volume in collection.usable[: max(0, ROWS_SHOWN - len(rejected))]:
+        size = " × ".join(str(n) for n in volume.record.original_shape[::-1])
+        spacing = " × ".join(f"{s:.3g}" for s in volume.record.original_spacing_mm[::-1])
+        table.add_row(escape(volume.name), "[green]used[/]", size, spacing, escape("; ".join(volume.record.mended)))
+    for volume in rejected[:ROWS_SHOWN]:
+        table.add_row(escape(volume.name), "[red]rejected[/]", "", "", escape(volume.record.reason or ""))
+    for skipped in collection.skipped[:ROWS_SHOWN]:
+        table.add_row(escape(skipped.name), "[yellow]skipped[/]", "", "", escape(skipped.reason))
+    console.print(table, highlight=False)
+    console.print(
+        f"{len(collection.usable)} used, {len(rejected)} rejected, {len(collection.skipped)} skipped; "
+        "all of them with their reasons are in volumes.json",
+        highlight=False,
+    )
+
+
+def _print_plan(config: PretrainConfig, plan: TrainingPlan, console: Console) -> None:
+    network = plan.architecture.network_class_name.rsplit(".", 1)[-1]
+    spacing = " × ".join(f"{s:g}" for s in plan.target.spacing_mm)
+    crop = " × ".join(str(n) for n in plan.crop_size)
+    lines = [
+        f"Training on {len(plan.training)} volumes, validating on {len(plan.validation)} held out, "
+        f"{spacing} mm (z, y, x)",
+        f"Crops of {crop} voxels, {' × '.join(str(n) for n in config.grid)} base crops and {config.random_crops} "
+        f"random ones per volume, {config.batch_size} volumes per step and process",
+        f"{network}, {plan.architecture.n_stages} stages of {', '.join(str(f) for f in plan.architecture.features)} "
+        f"features; {plan.scheme}"
+        + (f" to mean {plan.properties['mean']:.0f}, SD {plan.properties['std']:.0f} HU" if plan.properties else ""),
+    ]
+    for line in lines:
+        console.print(line, highlight=False)
+
+
+def _check_folder(request: Request) -> None:
+    out = request.out
+    if out.exists() and not out.is_dir():
+        raise RunError(f"{out}: is a file; -o names the folder of the run")
+    inside = {entry.name for entry in out.iterdir()} if out.is_dir() else set()
+    if not request.resume and inside - _NOT_A_RUN:
+        raise RunError(
+            f"{out}: already holds {', '.join(sorted(inside - _NOT_A_RUN)[:3])}…; nothing is overwritten. "
+            "Go on with that run by --continue, or name another folder with -o"
+        )
+
+
+def _effective_config(request: Request) -> PretrainConfig:
+    """Return the settings of the run: given ones, or those of the run that is continued.
+
+    Raises:
+        RunError: If values are given that differ from the run's.
+    """
+    stored_file = request.out / "config.json"
+    if not (request.resume and stored_file.exists()):
+        return PretrainConfig(**request.settings)
+    stored = PretrainConfig.load(stored_file)
+    differing = differing_fields(stored, request.settings)
+    if differing:
+        raise RunError(
+            f"{request.out}: the run to be continued has other settings:\n  "
+            + "\n  ".join(differing)
+            + "\nLeave them out to continue it, or start a new run with another -o"
+        )
+    return PretrainConfig(**{**vars(stored), **request.settings})
+
+
+def _cache_root(request: Request) -> Path:
+    return request.cache or request.out / "cache"
+
+
+def _voxels(shape: Sequence[int]) -> int:
+    z, y, x = shape
+    return z * y * x
+
+
+@contextlib.contextmanager
+def _bar(console: Console, title: str) -> Iterator[Callable[[int, int], None]]:
+    """Show a bar on a terminal, nothing elsewhere; yields what is to be called with done and total."""
+    if not console.is_terminal:
+        console.print(f"{title} …", highlight=False)
+        yield lambda done, total: None
+        return
+    columns = (TextColumn(title), BarColumn(bar_width=30), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True) as bar:
+        task = bar.add_task(title, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)

@@ -1,0 +1,63 @@
+"""The resumable state of a run: one file, written atomically."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from nnunetv2_voco.atomic import write_atomically
+from nnunetv2_voco.pretrain.model import VoCoModel
+
+
+@dataclass
+class Progress:
+    """What a run knows beside its weights. Every random choice is a function of seed and step, so none is here.
+
+    Attributes:
+        step: Steps done.
+        ramp_start: Step at which the inter-volume weight began to grow; None while it has not.
+        skipped_steps: Steps whose loss or gradient was not finite.
+        untrained: Validation of the untrained encoder, plain numbers.
+        untrained_right: For each validation crop, whether the untrained encoder was right.
+        latest: The latest validation, plain numbers.
+        precision: Autocast type in use.
+    """
+
+    step: int = 0
+    ramp_start: int | None = None
+    skipped_steps: int = 0
+    untrained: dict[str, Any] = field(default_factory=dict)
+    untrained_right: list[bool] = field(default_factory=list)
+    latest: dict[str, Any] = field(default_factory=dict)
+    precision: str = "fp32"
+
+
+def save_state(
+    path: Path,
+    *,
+    model: VoCoModel,
+    optimizer: torch.optim.Optimizer,
+    scaler: torch.amp.GradScaler,
+    progress: Progress,
+) -> None:
+    """Write everything that a continued run needs."""
+    content = {
+        "model": model.state_dict(),
+        "optimizer": optimizer.state_dict(),
+        "scaler": scaler.state_dict(),
+        "progress": dict(vars(progress)),
+    }
+    write_atomically(path, lambda temporary: torch.save(content, temporary))
+
+
+def load_state(
+    path: Path, *, model: VoCoModel, optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler
+) -> Progress:
+    """Restore what `save_state` wrote, in place, and return the progress."""
+    content = torch.load(path, map_location="cpu", weights_only=True)
+    model.load_state_dict(content["model"])
+    optimizer.load_state_dict(content["optimizer"])
+    if content["scaler"]:
+        scaler.load_state_dict(content["scaler"])
+    return Progress(**content["progress"])

@@ -1,0 +1,281 @@
+"""What a run trains on and with: everything that follows from settings and volumes, fixed before the first step."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nnunetv2_voco.atomic import write_json
+from nnunetv2_voco.encoder import PLAIN_FEATURES, Architecture, check_input_size, plain_architecture
+from nnunetv2_voco.pretrain.cache import Record
+from nnunetv2_voco.pretrain.config import CROP_SIZE, PretrainConfig
+from nnunetv2_voco.pretrain.dataset import CropPlan
+from nnunetv2_voco.pretrain.intensity import (
+    CT_SCHEME,
+    Intensity,
+    body_properties,
+    ct_intensity,
+    stored_intensity,
+    window_properties,
+)
+from nnunetv2_voco.pretrain.preprocess import Target
+
+MIN_FOR_VALIDATION = 3
+"""With fewer volumes none is held out."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DatasetPlans:
+    """What is taken from an nnU-Net dataset's plans.
+
+    Attributes:
+        spacing_mm: Of the configuration, along its axes.
+        transpose: Order of axes.
+        scheme: Name of the normalisation class of the first channel.
+        use_mask_for_norm: As in plans.
+        properties: Intensity statistics of the first channel.
+        patch_size: Of the configuration in voxels.
+        architecture: Its network.
+        modality: DICOM's name of the first channel's modality; "any" if it is not CT.
+    """
+
+    spacing_mm: tuple[float, float, float]
+    transpose: tuple[int, int, int]
+    scheme: str
+    use_mask_for_norm: bool
+    properties: dict[str, float]
+    patch_size: tuple[int, int, int]
+    architecture: Architecture
+    modality: str
+
+
+def read_dataset_plans(dataset: str, *, configuration: str, plans: str) -> DatasetPlans:
+    """Read a dataset's plans through nnU-Net's own PlansManager.
+
+    Raises:
+        ValueError: If nnU-Net's folders are not set, or dataset, plans or configuration do not exist, or the
+            configuration is not 3D.
+    """
+    from nnunetv2.paths import nnUNet_preprocessed
+    from nnunetv2.utilities.dataset_name_id_conversion import maybe_convert_to_dataset_name
+    from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+
+    if not nnUNet_preprocessed.is_set():
+        raise ValueError("-d needs nnU-Net's folders: set the environment variable nnUNet_preprocessed")
+    try:
+        name = maybe_convert_to_dataset_name(int(dataset) if str(dataset).isdigit() else dataset)
+    except RuntimeError as error:
+        raise ValueError(f"-d {dataset}: {error}") from None
+    folder = Path(str(nnUNet_preprocessed)) / name
+    file = folder / f"{plans}.json"
+    if not file.is_file():
+        there = sorted(p.stem for p in folder.glob("*Plans*.json"))
+        raise ValueError(
+            f"{name} has no plans {plans} in nnUNet_preprocessed; there are: {', '.join(there) or 'none'}. "
+            f"Run nnUNetv2_plan_and_preprocess -d {dataset} or name others with -p"
+        )
+    manager = PlansManager(str(file))
+    if configuration not in manager.available_configurations:
+        raise ValueError(
+            f"{plans} of {name} have no configuration {configuration}; "
+            f"there are: {', '.join(manager.available_configurations)}"
+        )
+    settings = manager.get_configuration(configuration)
+    if len(settings.patch_size) != 3:
+        raise ValueError(f"configuration {configuration} of {name} is 2D; VoCo needs a 3D configuration")
+    scheme = settings.normalization_schemes[0]
+    return DatasetPlans(
+        spacing_mm=_three_floats(settings.spacing),
+        transpose=tuple(int(axis) for axis in manager.transpose_forward),
+        scheme=scheme,
+        use_mask_for_norm=bool(settings.use_mask_for_norm[0]),
+        properties=dict(manager.foreground_intensity_properties_per_channel["0"]),
+        patch_size=tuple(int(n) for n in settings.patch_size),
+        architecture=Architecture.from_plans(settings.configuration["architecture"]),
+        modality="CT" if scheme == CT_SCHEME else "any",
+    )
+
+
+def preprocessing_target(config: PretrainConfig, plans: DatasetPlans | None) -> Target:
+    """Return what the volumes are brought to."""
+    if plans is None:
+        return Target(spacing_mm=config.spacing)
+    stored = None if plans.scheme == CT_SCHEME else plans.scheme
+    return Target(
+        spacing_mm=plans.spacing_mm,
+        transpose=plans.transpose,
+        normalization=stored,
+        use_mask_for_norm=plans.use_mask_for_norm if stored else False,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingPlan:
+    """The fixed frame of a run.
+
+    Attributes:
+        training: Keys of the volumes that are trained on.
+        validation: Keys of the volumes that are held out; empty with fewer than three volumes.
+        architecture: The network.
+        crop_size: Edge lengths of a crop in voxels, (z, y, x).
+        scheme: Name of nnU-Net's normalisation class.
+        properties: Its statistics.
+        target: What the volumes were brought to.
+    """
+
+    training: tuple[str, ...]
+    validation: tuple[str, ...]
+    architecture: Architecture
+    crop_size: tuple[int, int, int]
+    scheme: str
+    properties: dict[str, float]
+    target: Target
+
+    @property
+    def intensity(self) -> Intensity:
+        """The normalisation."""
+        return ct_intensity(self.properties) if self.scheme == CT_SCHEME else stored_intensity(self.scheme)
+
+    @property
+    def isotropic_plane(self) -> bool:
+        """Whether the last two axes have equal spacing and crops equal edges there, so that crops may be turned."""
+        _, y_mm, x_mm = self.target.spacing_mm
+        return abs(y_mm - x_mm) < 0.01 * x_mm and self.crop_size[1] == self.crop_size[2]
+
+    def crop_plan(self, config: PretrainConfig) -> CropPlan:
+        """Return the layout of regions and crops."""
+        return CropPlan(
+            grid=config.grid,
+            size_vox=self.crop_size,
+            random_crops=config.random_crops,
+            min_body_crop=config.min_body_crop,
+            min_body_base=config.min_body_base,
+        )
+
+    def save(self, path: Path) -> None:
+        """Write the plan as JSON."""
+        content = asdict(self)
+        content["architecture"] = self.architecture.to_plans()
+        write_json(path, content)
+
+    @classmethod
+    def load(cls, path: Path) -> "TrainingPlan":
+        """Read a plan that `save` wrote."""
+        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        target = {k: tuple(v) if isinstance(v, list) else v for k, v in content.pop("target").items()}
+        return cls(
+            architecture=Architecture.from_plans(content.pop("architecture")),
+            target=Target(**target),
+            **{k: tuple(v) if isinstance(v, list) else v for k, v in content.items()},
+        )
+
+
+def make_training_plan(
+    config: PretrainConfig, records: Sequence[Record], *, target: Target, plans: DatasetPlans | None
+) -> TrainingPlan:
+    """Split the volumes, settle network, crop size and normalisation.
+
+    Raises:
+        ValueError: If settings do not fit each other, for example a crop size that the network cannot take.
+    """
+    training, validation = split_volumes(records, fraction=config.val_fraction, seed=config.seed)
+    median_shape = np.median([record.shape for record in records], axis=0)
+    architecture = choose_architecture(config, plans, median_shape=median_shape, volumes=len(records))
+    if config.crop_size is not None:
+        crop_size = config.crop_size
+    elif plans is None:
+        crop_size = (CROP_SIZE,) * 3
+    else:
+        crop_size = crop_size_for_patch(
+            plans.patch_size, stride=architecture.total_stride, grid=config.grid, median_shape=median_shape
+        )
+    check_input_size(architecture, crop_size)
+    scheme = plans.scheme if plans is not None else CT_SCHEME
+    if scheme != CT_SCHEME:
+        properties: dict[str, float] = {}
+    elif config.window is not None:
+        properties = window_properties(config.window)
+    elif plans is not None:
+        properties = plans.properties
+    else:
+        by_key = {record.key: record for record in records}
+        properties = body_properties(by_key[key].histogram or () for key in training)
+    return TrainingPlan(
+        training=training,
+        validation=validation,
+        architecture=architecture,
+        crop_size=crop_size,
+        scheme=scheme,
+        properties=properties,
+        target=target,
+    )
+
+
+def split_volumes(records: Sequence[Record], *, fraction: float, seed: int) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Hold out a share of the volumes, at least two where there are six or more, at least one from three on.
+
+    The split depends on the volumes' content and the seed, not on their names or order.
+
+    Returns:
+        Keys for training and for validation, each in a fixed order.
+    """
+    by_content = sorted(records, key=lambda record: record.content)
+    if len(by_content) < MIN_FOR_VALIDATION or fraction == 0:
+        return tuple(r.key for r in by_content), ()
+    held_out = max(2 if len(by_content) >= 6 else 1, round(fraction * len(by_content)))
+    order = np.random.default_rng((seed, 4)).permutation(len(by_content))
+    chosen = set(order[:held_out].tolist())
+    return (
+        tuple(r.key for i, r in enumerate(by_content) if i not in chosen),
+        tuple(r.key for i, r in enumerate(by_content) if i in chosen),
+    )
+
+
+def choose_architecture(
+    config: PretrainConfig, plans: DatasetPlans | None, *, median_shape: np.ndarray, volumes: int
+) -> Architecture:
+    """Return the plans' network, nnU-Net's preset or its plain network, with `features` applied."""
+    if plans is not None:
+        architecture = plans.architecture
+    elif config.arch == "plain":
+        return plain_architecture(config.features or PLAIN_FEATURES)
+    else:
+        from nnunetv2_voco.presets import preset_architecture
+
+        architecture = preset_architecture(
+            config.arch,
+            spacing_mm=config.spacing,
+            median_shape=[int(n) for n in median_shape],
+            number_of_volumes=volumes,
+        )
+    return architecture if config.features is None else architecture.with_features(config.features)
+
+
+def crop_size_for_patch(
+    patch_size: Sequence[int], *, stride: np.ndarray, grid: Sequence[int], median_shape: np.ndarray
+) -> tuple[int, int, int]:
+    """Derive the crop size from a plan: half a patch, less where the volumes are too small for a grid of them.
+
+    Args:
+        patch_size: The plan's, (z, y, x) in voxels.
+        stride: The network's total stride, of which a crop must be a multiple.
+        grid: Base crops along (z, y, x).
+        median_shape: Median size of the volumes in voxels.
+
+    Returns:
+        Edge lengths in voxels that leave the last stage more than one voxel.
+    """
+    wanted = np.minimum(np.asarray(patch_size) / 2, np.asarray(median_shape) / np.asarray(grid))
+    size = np.maximum(1, np.rint(wanted / stride)) * stride
+    while np.prod(size / stride) < 2:
+        size = np.where(np.arange(3) == np.argmax(wanted / size), size + stride, size)
+    z, y, x = (int(n) for n in size)
+    return z, y, x
+
+
+def _three_floats(values: Sequence[float]) -> tuple[float, float, float]:
+    z, y, x = (float(v) for v in values)
+    return z, y, x
