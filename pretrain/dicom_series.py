@@ -12,6 +12,7 @@ import numpy as np
 from nnunetv2_voco.pretrain.dicom import PHASE_TAGS, DicomHeader
 
 LEAST_SLICES = 5
+OTHER_IMAGES = frozenset("BI CR CT DG DX ES GM IO IVUS LS MG MR NM OCT OP OPT OT PT PX RF RG SM TG US XA XC".split())
 NOT_IMAGES = frozenset("AU DOC ECG EPS KO M3D PLAN PR REG RTDOSE RTIMAGE RTPLAN RTRECORD RTSTRUCT SEG SR".split())
 _LOCALIZERS = frozenset(("LOCALIZER", "SCOUT", "TOPOGRAM"))
 _PROJECTIONS = frozenset(("MIP", "MINIP", "VRT", "PROJECTION IMAGE"))
@@ -66,7 +67,8 @@ def _why_no_slice(header: DicomHeader, modality: str) -> str | None:
     if not header.modality:
         return "DICOM without a modality"
     if header.modality != modality.upper() and (modality != "any" or header.modality in NOT_IMAGES):
-        return f"DICOM modality {header.modality[:16]}"
+        known = header.modality in OTHER_IMAGES | NOT_IMAGES  # a damaged header may hold anything in this place
+        return f"DICOM modality {header.modality}" if known else "DICOM of an unknown modality"
     if header.shape is None:
         return "DICOM without an image"
     if header.samples > 1:

@@ -16,9 +16,8 @@ from nnunetv2_voco.pretrain.cache import CachedVolume
 from nnunetv2_voco.pretrain.crops import base_corners
 from nnunetv2_voco.pretrain.intensity import Intensity
 from nnunetv2_voco.pretrain.log import read_records
-from nnunetv2_voco.pretrain.loss import similarity
-from nnunetv2_voco.pretrain.model import VoCoModel, pooled_embedding
-from nnunetv2_voco.pretrain.validation import CROPS_PER_REGION, Validator
+from nnunetv2_voco.pretrain.model import VoCoModel
+from nnunetv2_voco.pretrain.validation import Validator
 
 SAMPLES_SHOWN = 4
 CROPS_SHOWN = 3
@@ -66,7 +65,7 @@ def draw_progress(out: Path) -> None:
     weight = rates.twinx()
     _line(weight, training, "inter_weight", label="inter-volume weight (right)", color=SERIES[1])
     weight.set_ylim(0, 1.05 * max([1e-6, *(r["inter_weight"] for r in training)]))
-    weight.legend(loc="upper right", frameon=False, fontsize=9)
+    _legend(weight, "upper right")
 
     for name, text, colour in (
         ("positives", "crop and its best base", SERIES[2]),
@@ -79,7 +78,7 @@ def draw_progress(out: Path) -> None:
     for axes in (losses, accuracy, rates, similarities):
         axes.grid(alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)
-        axes.legend(frameon=False, fontsize=9, loc="best" if axes is not rates else "upper left")
+        _legend(axes, "upper left" if axes is rates else "best")
     _save(figure, out / "progress.png")
 
 
@@ -92,6 +91,7 @@ def draw_samples(
     panels = figure.subplots(len(shown), 1 + CROPS_SHOWN, squeeze=False)
     grid, size = validator.plan.grid, validator.plan.size_vox
     bases_B3 = base_corners(grid, size)
+    predicted_RTB = validator.predict(model, device, autocast)
     rows = iter(panels)
     for number, (v, _r, corner, sample) in enumerate(validator.samples(augmented=False)):
         if number not in shown:
@@ -105,7 +105,7 @@ def draw_samples(
         for base in bases_B3[bases_B3[:, 0] == 0]:
             first.add_patch(_box(base, size, edgecolor="white", linewidth=0.8, alpha=0.7))
         crops_T3 = _crop_corners(sample.overlaps.numpy(), bases_B3, size)
-        predicted_TB = _predict(model, sample.crops.to(device), autocast)
+        predicted_TB = predicted_RTB[number]
         valid_B = sample.bases_valid.numpy()
         for crop in range(CROPS_SHOWN):
             first.add_patch(_box(crops_T3[crop], size, edgecolor=SERIES[crop], linewidth=2))
@@ -145,17 +145,6 @@ def draw_volumes(path: Path, volumes: Sequence[tuple[str, CachedVolume]], intens
     _save(figure, path)
 
 
-@torch.no_grad()
-def _predict(model: VoCoModel, crops_K: torch.Tensor, autocast: Callable[[], torch.autocast]) -> np.ndarray:
-    """Similarity of a region's random crops to its bases, (T, B)."""
-    with autocast():
-        maps = model.encoder(crops_K)
-    embeddings = pooled_embedding(maps)
-    t = CROPS_PER_REGION
-    student, teacher = model.student(embeddings)[:t], model.teacher(embeddings)[t:]
-    return similarity(student[None], teacher[None])[0].float().cpu().numpy()
-
-
 def _compare(
     axes: Axes,
     true_B: np.ndarray,
@@ -193,6 +182,12 @@ def _line(axes: Axes, records: list[dict[str, Any]], name: str, **style: Any) ->
     points = [(r["step"], r[name]) for r in records if r.get(name) is not None]
     if points:
         axes.plot(*zip(*points, strict=True), **style)
+
+
+def _legend(axes: Axes, place: str) -> None:
+    """Add a legend if anything was drawn."""
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(loc=place, frameon=False, fontsize=9)
 
 
 def _spread(items: list, most: int) -> list:

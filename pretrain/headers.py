@@ -124,6 +124,18 @@ def text_fields(path: Path) -> dict[str, str]:
     return fields
 
 
+def whole_numbers(fields: dict[str, str], key: str) -> tuple[int, ...]:
+    """Positive whole numbers of a header field.
+
+    Raises:
+        RejectedVolume: The field is missing or holds anything else.
+    """
+    words = fields.get(key, "").split()
+    if not words or not all(word.isdecimal() and int(word) > 0 for word in words):
+        raise RejectedVolume(f'"{key}" in the header is missing or holds no positive whole numbers')
+    return tuple(int(word) for word in words)
+
+
 @contextmanager
 def silent_itk() -> Any:
     """Keep ITK from printing warnings, which hold absolute paths, for the time of the context."""
@@ -166,9 +178,10 @@ def nifti_header(path: Path) -> Any:
             size = kind.sizeof_hdr
             if len(block) >= size and block[:4] in (size.to_bytes(4, "little"), size.to_bytes(4, "big")):
                 header = kind(block[:size], check=False)
-                if header.get_data_shape() and header.get_data_dtype():
+                shape = header.get_data_shape()
+                if shape and min(shape) > 0 and header.get_data_dtype():
                     return header
-    except (WrapStructError, HeaderDataError, EOFError, OSError, ValueError, zlib.error):
+    except (WrapStructError, HeaderDataError, EOFError, KeyError, OSError, ValueError, zlib.error):
         pass  # the same words for all of these, which have one cause
     raise RejectedVolume("this is no NIfTI header")
 
@@ -197,6 +210,8 @@ def _nifti_image_header(path: Path) -> ImageHeader:
 
 
 def _itk_image_header(path: Path) -> ImageHeader:
+    if image_format(path.name) == "metaimage":
+        _check_metaimage_fields(text_fields(path))
     reader = sitk.ImageFileReader()
     reader.SetFileName(os.fspath(path))
     try:
@@ -215,3 +230,20 @@ def _itk_image_header(path: Path) -> ImageHeader:
         is_8_bit=pixel_type.startswith("8-bit"),
         is_label_map=".seg." in path.name.lower() or any(k.startswith("Segment0_") for k in reader.GetMetaDataKeys()),
     )
+
+
+def _check_metaimage_fields(fields: dict[str, str]) -> None:
+    """Refuse damaged headers before MetaIO sees them: it prints to the terminal, or crashes where NDims is wrong."""
+    (dimension, *_) = whole_numbers(fields, "ndims")
+    sizes = whole_numbers(fields, "dimsize")
+    if dimension > 5 or len(sizes) != dimension:
+        raise RejectedVolume(f"the header holds {len(sizes)} sizes for {dimension} dimensions")
+    if "elementdatafile" not in fields or not fields.get("elementtype", "").startswith("MET_"):
+        raise RejectedVolume("the header does not say where the data is and of which type")
+    for key in ("elementspacing", "elementsize", "offset", "position", "origin", "transformmatrix", "orientation"):
+        try:
+            count = len([float(word) for word in fields.get(key, "").split()])
+        except ValueError:
+            raise RejectedVolume(f'"{key}" in the header holds no numbers') from None
+        if count not in (0, dimension, dimension**2):
+            raise RejectedVolume(f'"{key}" in the header holds {count} numbers for {dimension} dimensions')

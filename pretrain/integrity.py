@@ -1,15 +1,23 @@
 """Whether the pixel data of a single-file image is all there, checked without trusting ITK, which may not say."""
 
+import math
+import re
 import zlib
 from pathlib import Path
 from typing import IO
 
-import numpy as np
-
-from nnunetv2_voco.pretrain.headers import data_files, image_format, nifti_header, open_maybe_compressed, text_fields
+from nnunetv2_voco.pretrain.headers import (
+    data_files,
+    image_format,
+    nifti_header,
+    open_maybe_compressed,
+    text_fields,
+    whole_numbers,
+)
 from nnunetv2_voco.pretrain.rejection import RejectedVolume
 
 _CHUNK = 1 << 20
+_TEXT_HEADER_LIMIT = 1 << 16
 _META_BYTES = {
     "MET_CHAR": 1,
     "MET_UCHAR": 1,
@@ -44,7 +52,7 @@ def check_data_complete(path: Path) -> None:
     kind = image_format(path.name)
     if kind == "nifti":
         header = nifti_header(path)
-        voxels = int(np.prod([int(n) for n in header.get_data_shape()], dtype=object))
+        voxels = math.prod(int(n) for n in header.get_data_shape())
         expected = int(header.get_data_offset()) + voxels * int(header.get_data_dtype().itemsize)
         with open_maybe_compressed(path) as file:
             _require_bytes(_count_bytes(file), expected)
@@ -74,12 +82,11 @@ def _check_metaimage(path: Path) -> None:
         return  # a list or pattern of files: left to ITK
     data = (separate[0] if separate else path).read_bytes()
     if not separate:
-        data = data[data.index(b"\n", data.lower().index(b"elementdatafile")) + 1 :]
+        data = data[data.index(b"\n", data[:_TEXT_HEADER_LIMIT].lower().index(b"elementdatafile")) + 1 :]
     itemsize = _META_BYTES.get(fields.get("elementtype", "").upper())
     if itemsize is None or fields.get("binarydata", "true").lower() != "true":
         return
-    channels = int(fields.get("elementnumberofchannels", 1))
-    expected = int(np.prod([int(n) for n in fields["dimsize"].split()], dtype=object)) * channels * itemsize
+    expected = math.prod(whole_numbers(fields, "dimsize")) * itemsize
     compressed = fields.get("compresseddata", "").lower() == "true"
     _require_bytes(_count_inflated(data) if compressed else len(data), expected)
 
@@ -96,8 +103,8 @@ def _check_nrrd(path: Path) -> None:
         return
     data = (separate[0] if separate else path).read_bytes()
     if not separate:
-        data = data[min(i + len(end) for end in (b"\n\n", b"\r\n\r\n") if (i := data.find(end)) >= 0) :]
-    expected = int(np.prod([int(n) for n in fields["sizes"].split()], dtype=object)) * itemsize
+        data = re.split(rb"\r?\n\r?\n", data, maxsplit=1)[-1]  # the header ends with an empty line
+    expected = math.prod(whole_numbers(fields, "sizes")) * itemsize
     _require_bytes(len(data) if encoding == "raw" else _count_inflated(data), expected)
 
 

@@ -141,6 +141,13 @@ class Validator:
         )
         return figures, right.flatten().numpy()
 
+    def predict(self, model: VoCoModel, device: torch.device, autocast: Callable[[], torch.autocast]) -> np.ndarray:
+        """Similarities of crops to their region's bases, (R, T, B), in the order of `samples`."""
+        embeddings_VRKE, _, _ = self._embed(model, device, autocast, augmented=False)
+        crops = _projections(model.student, embeddings_VRKE).flatten(0, 1)[:, :CROPS_PER_REGION]
+        bases = _projections(model.teacher, embeddings_VRKE).flatten(0, 1)[:, CROPS_PER_REGION:]
+        return similarity(crops, bases).numpy()
+
     def samples(self, *, augmented: bool) -> Iterator[tuple[int, int, np.ndarray, Sample]]:
         """Yield (volume, region, region's lower corner, sample), the same every time.
 

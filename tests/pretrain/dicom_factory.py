@@ -136,7 +136,11 @@ def write_series(
     """
     positions = slice_positions(len(hu)) if positions is None else positions
     slopes = np.broadcast_to(np.asarray(slope, dtype=float), len(hu))
-    shared: dict[str, Any] = {"SeriesInstanceUID": generate_uid(), "StudyInstanceUID": generate_uid(), "SeriesNumber": 3} | tags
+    shared: dict[str, Any] = {
+        "SeriesInstanceUID": generate_uid(),
+        "StudyInstanceUID": generate_uid(),
+        "SeriesNumber": 3,
+    } | tags
     numbers = np.random.default_rng(len(hu)).permutation(len(hu))
     paths = []
     for i, values in enumerate(hu):

@@ -138,6 +138,7 @@ def test_copies_of_slices_are_dropped(tmp_path: Path) -> None:
         ({"Modality": "MR"}, "DICOM modality MR"),
         ({"Modality": "RTDOSE"}, "DICOM modality RTDOSE"),
         ({"Modality": ""}, "DICOM without a modality"),
+        ({"Modality": "SECRETNAME"}, "DICOM of an unknown modality"),
         ({"ImageType": ["ORIGINAL", "PRIMARY", "LOCALIZER"]}, "localizer"),
         ({"ImageType": ["DERIVED", "SECONDARY", "MIP"]}, "projection"),
         ({"ImagePositionPatient": None}, "DICOM without slice position"),

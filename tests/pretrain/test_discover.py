@@ -132,6 +132,34 @@ def test_unreadable_headers_are_listed(tmp_path: Path) -> None:
     assert str(tmp_path) not in repr(found)
 
 
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (b"NDims = 3", b"NDims =-3"),  # MetaIO crashes the process on it
+        (b"DimSize = 16 16 8", b"DimSize = 16 - 8\n"),
+        (b"DimSize = 16 16 8", b"DimSize = 16 16\n"),
+        (b"ElementSpacing = 1 1 1", b"ElementSpacing = 1 x 1"),
+        (b"TransformMatrix = 1", b"TransformMatrix ="),
+        (b"ElementType = MET_SHORT", b"ElementTypo = MET_SHORT"),
+    ],
+)
+def test_damaged_metaimage_headers_never_reach_itk(tmp_path: Path, before: bytes, after: bytes, capfd) -> None:
+    path = write(tmp_path / "ct" / "a.mha")
+    assert before in path.read_bytes()
+    path.write_bytes(path.read_bytes().replace(before, after))
+    assert "header cannot be read" in reasons(discover([tmp_path / "ct"]))["ct/a.mha"]
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(("at", "value"), [(70, 45), (42, 0), (44, -5)])  # type, sizes along x and y
+def test_nifti_of_an_unknown_type_or_without_voxels_is_listed(tmp_path: Path, at: int, value: int) -> None:
+    path = write(tmp_path / "ct" / "a.nii")
+    content = bytearray(path.read_bytes())
+    content[at : at + 2] = np.int16(value).tobytes()
+    path.write_bytes(content)
+    assert reasons(discover([path])) == {"a.nii": "header cannot be read (this is no NIfTI header)"}
+
+
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
 def test_what_may_not_be_read_is_listed(tmp_path: Path) -> None:
     file = write(tmp_path / "ct" / "a.nii.gz")
