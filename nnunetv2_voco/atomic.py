@@ -29,6 +29,12 @@ def write_atomically(path: str | os.PathLike, write: Callable[[Path], Any]) -> N
         raise
 
 
+def remove_leftovers(folder: str | os.PathLike) -> None:
+    """Remove the temporary files that writers killed half-way left in `folder`; nobody may be writing there."""
+    for temporary in Path(folder).glob(".*.tmp"):
+        temporary.unlink(missing_ok=True)
+
+
 def write_json(path: str | os.PathLike, content: Any) -> None:
     """Write `content` as indented JSON, atomically."""
     text = json.dumps(content, indent=2) + "\n"
@@ -36,7 +42,7 @@ def write_json(path: str | os.PathLike, content: Any) -> None:
 
 
 def _flush_to_disk(path: Path) -> None:
-    with path.open("rb") as file:
+    with path.open("r+b") as file:  # Windows flushes only what may be written
         os.fsync(file.fileno())
 
 

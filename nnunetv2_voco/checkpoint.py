@@ -115,15 +115,18 @@ def checkpoint_from_content(content: Any, path: str | os.PathLike) -> Checkpoint
             f"{path}: format version {version}; this nnunetv2_voco reads up to version {FORMAT_VERSION}. "
             "Update nnunetv2_voco"
         )
-    return Checkpoint(
-        weights=content["network_weights"],
-        architecture=Architecture.from_plans(content["architecture"]),
-        num_input_channels=content["num_input_channels"],
-        preprocessing=content["preprocessing"],
-        pretraining=content["pretraining"],
-        provenance=content["provenance"],
-        citations=tuple(text for entry in content["citations"] for text in entry["apa_citations"]),
-    )
+    try:
+        return Checkpoint(
+            weights=content["network_weights"],
+            architecture=Architecture.from_plans(content["architecture"]),
+            num_input_channels=content["num_input_channels"],
+            preprocessing=content["preprocessing"],
+            pretraining=content["pretraining"],
+            provenance=content["provenance"],
+            citations=tuple(text for entry in content["citations"] for text in entry["apa_citations"]),
+        )
+    except KeyError as error:
+        raise CheckpointError(f"{path}: the checkpoint lacks {error}; it was changed after it was written") from None
 
 
 def _copy_once(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

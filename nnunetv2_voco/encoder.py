@@ -184,12 +184,12 @@ def check_input_size(architecture: Architecture, size_vox: tuple[int, ...]) -> N
         ValueError: If the size is no multiple of the total stride, or leaves the last stage a single voxel, of which
             an instance norm cannot take statistics.
     """
-    stride = architecture.total_stride
+    stride = tuple(architecture.total_stride.tolist())
     if any(size % s for size, s in zip(size_vox, stride, strict=True)):
-        raise ValueError(f"crop size {tuple(size_vox)} must be a multiple of the network's stride {tuple(stride)}")
+        raise ValueError(f"crop size {tuple(size_vox)} must be a multiple of the network's stride {stride}")
     if prod(size // s for size, s in zip(size_vox, stride, strict=True)) < 2:
         raise ValueError(
-            f"crop size {tuple(size_vox)} leaves a single voxel after the network's stride {tuple(stride)}; "
+            f"crop size {tuple(size_vox)} leaves a single voxel after the network's stride {stride}; "
             "take larger crops or a network with fewer stages"
         )
 

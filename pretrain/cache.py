@@ -89,12 +89,12 @@ class VolumeCache:
         write_json(self.folder / "target.json", asdict(self.target))
 
     def record(self, key: str) -> Record | None:
-        """Read a volume's record; None when it is not in the cache, or its array is gone."""
+        """Read a volume's record; None when it is not in the cache, is damaged, or its array is gone."""
         try:
             content = json.loads(self._path(key, ".json").read_text(encoding="utf-8"))
-        except FileNotFoundError:
+            record = Record(**{name: tuple(v) if isinstance(v, list) else v for name, v in content.items()})
+        except (FileNotFoundError, ValueError, TypeError, AttributeError):
             return None
-        record = Record(**{name: tuple(v) if isinstance(v, list) else v for name, v in content.items()})
         if record.usable and not self._is_whole(record):
             return None
         return record
@@ -114,7 +114,7 @@ class VolumeCache:
             key=key,
             shape=tuple(int(n) for n in volume.array.shape),
             content=volume.content,
-            fill=AIR_HU if self.target.hounsfield else int(volume.array.min()),
+            fill=self._fill(volume),
             histogram=None if volume.histogram is None else tuple(int(n) for n in volume.histogram),
             bytes=path.stat().st_size,
             **record_fields,
@@ -133,6 +133,12 @@ class VolumeCache:
     def open(self, record: Record) -> "CachedVolume":
         """Open a volume for reading crops."""
         return CachedVolume(self._path(record.key, ".b2nd"), record)
+
+    def _fill(self, volume: PreparedVolume) -> int:
+        if self.target.hounsfield:
+            return AIR_HU
+        # nnU-Net leaves the background at zero where it normalises within a mask
+        return 0 if self.target.use_mask_for_norm else int(volume.array.min())
 
     def _path(self, key: str, ending: str) -> Path:
         return self.folder / key[:2] / f"{key}{ending}"
@@ -161,7 +167,7 @@ class CachedVolume:
         """Where the body is."""
         shape = self._array.schunk.vlmeta["body_map_shape"]
         blocks = np.frombuffer(self._array.schunk.vlmeta["body_map"], np.uint8).reshape(shape)
-        return BodyMap(blocks / np.float32(255), MAP_BLOCK)
+        return BodyMap(blocks, MAP_BLOCK, full=255)
 
     def read(self, corner: Sequence[int], shape: Sequence[int]) -> np.ndarray:
         """Read a box, padded where it reaches beyond the volume.

@@ -107,6 +107,8 @@ def given_settings(arguments: dict[str, Any]) -> dict[str, Any]:
         if "dataset" in arguments or arguments.get("arch", "plain") != "plain":
             for name in ("features", "crop_size"):  # made for the plain network at the tiny spacing
                 settings.pop(name)
+        if "dataset" in arguments:
+            settings.pop("spacing")
     if arguments.pop("paper", False):
         settings.update(PAPER)
     if preset := arguments.pop("preset", None):
@@ -117,7 +119,7 @@ def given_settings(arguments: dict[str, Any]) -> dict[str, Any]:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run `voco_pretrain`; errors that a user can mend are printed without a traceback."""
-    arguments = vars(build_parser().parse_args(argv))
+    arguments = vars(build_parser().parse_args(_with_window_joined(sys.argv[1:] if argv is None else argv)))
     run = {name: arguments.pop(name) for name in ("out", "cache", "resume", "dry_run") if name in arguments}
     run["folders"] = tuple(arguments.pop("folders", ()))
     run["num_processes"] = arguments.pop("num_processes", None) or os.cpu_count() or 1
@@ -129,12 +131,21 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     try:
         verdict = pretrain(Request(settings=given_settings(arguments), **run))
-    except (RunError, CollectError, TrainingStopped, FileNotFoundError, ValueError) as error:
+    except (RunError, CollectError, TrainingStopped, OSError, ValueError) as error:
         if os.environ.get("VOCO_TRACEBACK"):
             raise
         sys.exit(f"voco_pretrain: {error}")
     if verdict:
         print(f"\n{verdict}\nThe encoder is in {run['out'] / 'voco_encoder.pth'}")
+
+
+def _with_window_joined(argv: Sequence[str]) -> list[str]:
+    """Write `--window -175,250` as `--window=-175,250`; argparse would take the numbers for an option."""
+    joined = list(argv)
+    for i in reversed(range(len(joined) - 1)):
+        if joined[i] == "--window" and joined[i + 1][:2] != "--":
+            joined[i : i + 2] = [f"--window={joined[i + 1]}"]
+    return joined
 
 
 def _refuse_what_a_dataset_decides(arguments: dict[str, Any]) -> None:

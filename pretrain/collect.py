@@ -15,10 +15,12 @@ import SimpleITK as sitk
 from nnunetv2_voco.atomic import write_json
 from nnunetv2_voco.pretrain.cache import Record, VolumeCache, volume_key
 from nnunetv2_voco.pretrain.discover import SkippedFile, VolumeSource, discover
-from nnunetv2_voco.pretrain.preprocess import Target, prepare
+from nnunetv2_voco.pretrain.preprocess import Target, content_digest, orient, prepare
 from nnunetv2_voco.pretrain.read import RejectedVolume, read_volume
 
 LEAST_VOLUMES = 2
+
+CRASHED = "reading it killed its process: the file is damaged, or memory ran out (then try -np 1)"
 
 
 class CollectError(RuntimeError):
@@ -103,11 +105,10 @@ def collect(
         cache: Where to store; None to check only.
         target: What volumes are brought to.
         modality: Which modality to look for, as DICOM names it.
-        num_processes: Volumes worked on at once.
+        num_processes: Volumes worked on at once, each in a process of its own; 0 works in this one.
         on_progress: Called with the number of volumes done and in all.
 
     Raises:
-        CollectError: If a worker process was killed.
         FileNotFoundError: If a folder does not exist.
     """
     found = discover(folders, modality=modality)
@@ -142,42 +143,65 @@ def process_volume(source: VolumeSource, cache: VolumeCache | None, target: Targ
             "original_spacing_mm": tuple(round(float(s), 4) for s in raw.image.GetSpacing()[::-1]),
         }
         if cache is None:
-            return Record(key=key, shape=_expected_shape(geometry, target), **geometry)
+            image = orient(raw.image)
+            return Record(key=key, shape=_expected_shape(image, target), content=content_digest(image), **geometry)
         return cache.write(geometry, prepare(raw.image, target), key=key)
     except (RejectedVolume, ValueError) as error:
-        return cache.reject(key, str(error)) if cache is not None else Record(key=key, reason=str(error))
+        transient = isinstance(error.__context__, (OSError, MemoryError))  # may go well the next time
+        if cache is None or transient:
+            return Record(key=key, reason=str(error))
+        return cache.reject(key, str(error))
     except Exception as error:  # a reader's own failure must not end a run over thousands of volumes
         return Record(key=key, reason=f"could not be processed ({type(error).__name__})")
 
 
-def _expected_shape(geometry: dict[str, Any], target: Target) -> tuple[int, int, int]:
+def _expected_shape(oriented: sitk.Image, target: Target) -> tuple[int, int, int]:
     """Shape that a volume takes at the target spacing, before it is cropped to the body."""
-    pairs = zip(geometry["original_shape"], geometry["original_spacing_mm"], target.spacing_mm, strict=True)
-    z, y, x = (max(1, round(n * s / t)) for n, s, t in pairs)
+    extent_mm = [n * s for n, s in zip(oriented.GetSize(), oriented.GetSpacing(), strict=True)][::-1]
+    pairs = zip(target.transpose, target.spacing_mm, strict=True)
+    z, y, x = (max(1, round(extent_mm[axis] / spacing)) for axis, spacing in pairs)
     return z, y, x
 
 
 def _process_all(
     sources: Sequence[VolumeSource], cache: VolumeCache | None, target: Target, num_processes: int
 ) -> Iterator[tuple[int, Record]]:
-    """Yield (index, record) in the order in which volumes are done."""
-    if num_processes <= 1 or len(sources) <= 1:
+    """Yield (index, record) as volumes are done, each read in a worker process: a damaged file may crash its reader.
+
+    When a worker dies, those volumes that were not done are tried again one at a time, and the one that kills its
+    worker again is rejected. With `num_processes` 0 everything happens in this process.
+    """
+    if num_processes == 0:
         for i, source in enumerate(sources):
             yield i, process_volume(source, cache, target)
+        return
+    pending = dict(enumerate(sources))
+    for i, record in _process_in_pool(pending, cache, target, num_processes):
+        if record is not None:
+            del pending[i]
+            yield i, record
+    for i, source in pending.items():
+        for _, record in _process_in_pool({i: source}, cache, target, 1):
+            yield i, record or Record(key="", reason=CRASHED)
+
+
+def _process_in_pool(
+    sources: dict[int, VolumeSource], cache: VolumeCache | None, target: Target, num_processes: int
+) -> Iterator[tuple[int, Record | None]]:
+    """Yield (index, record) for each source, None for those that were not done when a worker died."""
+    if not sources:
         return
     context = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(min(num_processes, len(sources)), mp_context=context, initializer=_start_worker)
     try:
         futures: dict[Future, int] = {
-            pool.submit(process_volume, source, cache, target): i for i, source in enumerate(sources)
+            pool.submit(process_volume, source, cache, target): i for i, source in sources.items()
         }
         for future in as_completed(futures):
-            yield futures[future], future.result()
-    except BrokenProcessPool:
-        raise CollectError(
-            "a pre-processing worker was killed, most likely because memory ran out; what was done is kept: "
-            "run again with fewer processes (-np 1 needs the least memory)"
-        ) from None
+            try:
+                yield futures[future], future.result()
+            except BrokenProcessPool:
+                yield futures[future], None
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
 

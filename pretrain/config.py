@@ -1,6 +1,7 @@
 """The settings of a run: one frozen dataclass, and the named presets."""
 
 import json
+import re
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -23,10 +24,13 @@ REGION_PRESETS: dict[str, dict[str, Any]] = {
 TINY: dict[str, Any] = {
     "spacing": (3.0, 3.0, 3.0),
     "crop_size": (32, 32, 32),
-    "features": (16, 32, 64, 128, 256),
-    "steps": 600,
-    "warmup_steps": 50,
+    "features": (8, 16, 32, 64, 128),
+    "random_crops": 4,
+    "batch_size": 3,
+    "steps": 700,
+    "warmup_steps": 20,
     "lr": 3e-4,
+    "inter_ramp": 2000,
     "val_every": 100,
     "save_every": 50,
     "log_every": 10,
@@ -100,7 +104,7 @@ class PretrainConfig:
     inter_ramp: int | None = _doc(
         None,
         "steps over which the inter-volume weight grows from 0, starting when the "
-        "validation intra loss is below chance; a tenth of all steps if not set, 0 for "
+        "validation intra loss is below chance; as many as the run has if not set, 0 for "
         "full weight from the start",
     )
 
@@ -139,7 +143,7 @@ class PretrainConfig:
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} {getattr(self, name)}: must be positive")
         for name in ("warmup_steps", "weight_decay", "intra_weight", "inter_weight", "reg_weight", "seed"):
-            if getattr(self, name) < 0:
+            if not getattr(self, name) >= 0:
                 raise ValueError(f"{name} {getattr(self, name)}: must not be negative")
         for name in ("dropout_p", "teacher_momentum", "val_fraction", "min_body_crop", "min_body_base"):
             if not 0 <= getattr(self, name) < 1:
@@ -147,7 +151,11 @@ class PretrainConfig:
         for name, choices in (("arch", ARCHITECTURES), ("precision", PRECISIONS), ("dropout", DROPOUTS)):
             if getattr(self, name) not in choices:
                 raise ValueError(f"{name} {getattr(self, name)!r}: must be one of {', '.join(choices)}")
-        if self.window is not None and self.window[0] >= self.window[1]:
+        if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", self.device):
+            raise ValueError(
+                f"device {self.device!r}: must be auto, cpu, mps, cuda or cuda with a number such as cuda:1"
+            )
+        if self.window is not None and not self.window[0] < self.window[1]:
             raise ValueError(f"window {self.window}: the lower bound must be below the upper one")
         if self.grid[0] * self.grid[1] * self.grid[2] < 2:
             raise ValueError(f"grid {self.grid}: at least two base crops are needed to contrast")
@@ -159,7 +167,7 @@ class PretrainConfig:
     @property
     def ramp_steps(self) -> int:
         """Steps over which the inter-volume weight grows; 0 means full weight from the start."""
-        return self.steps // 10 if self.inter_ramp is None else self.inter_ramp
+        return self.steps if self.inter_ramp is None else self.inter_ramp
 
     def save(self, path: Path) -> None:
         """Write the settings as JSON."""

@@ -39,36 +39,36 @@ def overlap_fractions(crops_T3: np.ndarray, bases_B3: np.ndarray, size_vox: np.n
 
 
 class BodyMap:
-    """Answers which share of a box is body, at a cost that does not depend on the box.
+    """Answers which share of a box is body, at a cost that does not depend on the size of the map.
 
     Args:
-        body: Share of body in each block of `block` voxels, shape (z, y, x), any real type; what lies outside is air.
+        body: Share of body in each block of `block` voxels, shape (z, y, x), in 0…`full`; what lies outside is air.
         block: Edge length of a block in voxels.
+        full: The value of a block that is all body.
     """
 
-    def __init__(self, body: np.ndarray, block: int) -> None:
+    def __init__(self, body: np.ndarray, block: int, full: float = 1.0) -> None:
         self.block = block
-        self._shape = np.array(body.shape)
-        self._table = np.zeros(self._shape + 1)
-        self._table[1:, 1:, 1:] = body.astype(np.float64).cumsum(0).cumsum(1).cumsum(2)
+        self._body, self._full = body, full
 
     def fraction(self, corners_T3: np.ndarray, size_vox: np.ndarray) -> np.ndarray:
-        """Share of body in each box, (T,) in [0, 1]; corners are rounded to whole blocks.
+        """Share of body in each box, (T,) in [0, 1]; corners and edges are rounded to whole blocks, at least one.
 
         Args:
             corners_T3: Lower corners in voxels; may lie outside the map.
             size_vox: Edge lengths of every box, shape (3,).
         """
-        corners_T3 = np.asarray(corners_T3)
-        low = np.clip(np.rint(corners_T3 / self.block).astype(int), 0, self._shape)
-        high = np.clip(np.rint((corners_T3 + np.asarray(size_vox)) / self.block).astype(int), 0, self._shape)
-        table = self._table
-        total = 0.0
-        for corner in np.ndindex(2, 2, 2):  # the eight corners of a box in a summed-volume table
-            z, y, x = (np.where(upper, high[:, axis], low[:, axis]) for axis, upper in enumerate(corner))
-            total = total + (-1.0) ** (3 - sum(corner)) * table[z, y, x]
-        blocks = np.prod(np.maximum(np.asarray(size_vox) / self.block, 1.0))
-        return np.clip(total / blocks, 0.0, 1.0)
+        edges = np.maximum(_nearest(np.asarray(size_vox) / self.block), 1)
+        low = _nearest(np.asarray(corners_T3) / self.block)
+        boxes_T6 = np.concatenate([np.maximum(low, 0), np.maximum(low + edges, 0)], axis=1).tolist()
+        dtype = float if self._body.dtype.kind == "f" else int
+        totals = [self._body[a:d, b:e, c:f].sum(dtype=dtype) for a, b, c, d, e, f in boxes_T6]
+        return np.array(totals) / (self._full * edges.prod())
+
+
+def _nearest(numbers: np.ndarray) -> np.ndarray:
+    """Round to the nearest integers, halves upwards: boxes of one size cover the same number of blocks anywhere."""
+    return np.floor(numbers + 0.5).astype(int)
 
 
 def draw_region(

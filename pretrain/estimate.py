@@ -1,6 +1,6 @@
 """What a run will cost: cache, memory and time, from the volumes' sizes and one measured step."""
 
-import resource
+import contextlib
 import sys
 import time
 from collections.abc import Sequence
@@ -16,6 +16,9 @@ from nnunetv2_voco.pretrain.loop import loss_arguments, resolve_device
 from nnunetv2_voco.pretrain.model import VoCoModel
 from nnunetv2_voco.pretrain.precision import autocast_context, requested_precision
 from nnunetv2_voco.pretrain.training_plan import TrainingPlan
+
+with contextlib.suppress(ImportError):  # Windows has none
+    import resource
 
 BITS_PER_VOXEL = 7.0
 """Of the cache, measured on CT at 1.5 mm; noisier or coarser data take up to 9."""
@@ -75,6 +78,8 @@ def _memory(device: torch.device) -> float:
     """Peak bytes in use so far."""
     if device.type == "cuda":
         return float(torch.cuda.max_memory_allocated(device))
+    if "resource" not in globals():
+        return 0.0
     unit = 1 if sys.platform == "darwin" else 1024
     return float(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit)
 

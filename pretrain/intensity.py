@@ -1,4 +1,4 @@
-"""From stored integers to what the network sees, by a table that nnU-Net's own normalisation fills."""
+"""From stored integers to what the network sees, by nnU-Net's own normalisation."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -18,33 +18,34 @@ class Intensity:
 
     Attributes:
         scheme: Name of nnU-Net's normalisation class.
-        properties: Its statistics, named as in nnU-Net's plans; empty where the class takes its own from each volume.
-        table: float32 (65536,): the normalised value of each stored int16, in the order of the integers' bits read
-            as unsigned.
+        properties: Its statistics, named as in nnU-Net's plans; empty where the class takes its own from each volume
+            and has been applied before the volume was stored.
         window: Span of the normalised values, lowest and highest, that the intensity shift refers to.
     """
 
     scheme: str
     properties: dict[str, float]
-    table: np.ndarray
     window: tuple[float, float]
 
     def __call__(self, stored: np.ndarray) -> np.ndarray:
         """Normalise stored voxels, int16 of any shape, to float32."""
-        return self.table[stored.view(np.uint16)]
+        if self.scheme != CT_SCHEME:
+            return stored / np.float32(STEPS_PER_UNIT)
+        return CTNormalization(use_mask_for_norm=False, intensityproperties=self.properties).run(stored)
 
 
 def ct_intensity(properties: dict[str, float]) -> Intensity:
     """Normalise HU by nnU-Net's CTNormalization with the given statistics."""
-    table = CTNormalization(use_mask_for_norm=False, intensityproperties=properties).run(_every_int16())
-    return Intensity(CT_SCHEME, dict(properties), table, (float(table.min()), float(table.max())))
+    bounds = np.array([properties["percentile_00_5"], properties["percentile_99_5"]], np.float32)
+    normalise = CTNormalization(use_mask_for_norm=False, intensityproperties=properties)
+    low, high = normalise.run(bounds)
+    return Intensity(CT_SCHEME, dict(properties), (float(low), float(high)))
 
 
 def stored_intensity(scheme: str) -> Intensity:
     """Read back volumes that nnU-Net's `scheme` normalised before they were stored."""
-    table = _every_int16() / np.float32(STEPS_PER_UNIT)
     window = (0.0, 1.0) if "01" in scheme else (-2.0, 2.0)  # z-scores: where all but a few per cent lie
-    return Intensity(scheme, {}, table, window)
+    return Intensity(scheme, {}, window)
 
 
 def window_properties(window_hu: tuple[float, float]) -> dict[str, float]:
@@ -83,8 +84,3 @@ def _complete(properties: dict[str, Any]) -> dict[str, float]:
     """Round to what a person reads, and add the entries of nnU-Net's plans that no normalisation uses."""
     full = {"median": properties["mean"], "min": properties["percentile_00_5"], "max": properties["percentile_99_5"]}
     return {name: round(float(value), 4) for name, value in {**full, **properties}.items()}
-
-
-def _every_int16() -> np.ndarray:
-    """All int16 values as float32, in the order of their bits read as unsigned."""
-    return np.arange(65536, dtype=np.uint16).view(np.int16).astype(np.float32)

@@ -1,6 +1,7 @@
 """What a run writes down while it trains: one JSON line per record, TensorBoard, and lines or a bar for a person."""
 
 import json
+import math
 import sys
 import time
 from pathlib import Path
@@ -50,7 +51,8 @@ class RunLog:
         self._writer.close()
 
     def record(self, step: int, kind: str, values: dict[str, Any]) -> None:
-        """Write one record: a line of JSON, and its numbers to TensorBoard under `kind`."""
+        """Write one record: a line of JSON, and its numbers to TensorBoard under `kind`; null if not finite."""
+        values = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in values.items()}
         self._file.write(json.dumps({"step": step, "kind": kind, **values}) + "\n")
         self._file.flush()
         for name, value in values.items():
@@ -114,4 +116,4 @@ def duration(seconds: float) -> str:
 
 def make_console() -> Console:
     """Return the console; wide enough for tables where the output goes to a file."""
-    return Console() if sys.stdout.isatty() else Console(width=120)
+    return Console() if sys.stdout.isatty() else Console(width=160)

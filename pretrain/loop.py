@@ -87,14 +87,21 @@ def train(config: PretrainConfig, plan: TrainingPlan, cache: VolumeCache, out: P
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=config.lr, weight_decay=config.weight_decay, amsgrad=True)
     scaler = torch.amp.GradScaler(device.type, enabled=False)
-    progress, state_file = Progress(), out / "voco_state.pth"
+    progress, state_file = Progress(processes=world_size), out / "voco_state.pth"
+    stored_scaler: dict = {}
     if state_file.exists():
-        stored_precision = torch.load(state_file, map_location="cpu", weights_only=True)["progress"]["precision"]
-        scaler = torch.amp.GradScaler(device.type, enabled=stored_precision == "fp16")
-        progress = load_state(state_file, model=model, optimizer=optimizer, scaler=scaler)
-    else:
+        progress, stored_scaler = load_state(state_file, model=model, optimizer=optimizer)
+        if progress.processes != world_size:
+            raise TrainingStopped(
+                f"{out}: the run was started with {progress.processes} processes and would draw other batches with "
+                f"{world_size}; continue it with as many as before"
+            )
+    if not state_file.exists() or progress.requested_precision != config.precision:
         progress.precision = sound_precision(config, model, dataset, device, console)
-        scaler = torch.amp.GradScaler(device.type, enabled=progress.precision == "fp16")
+        progress.requested_precision = config.precision
+    scaler = torch.amp.GradScaler(device.type, enabled=progress.precision == "fp16")
+    if stored_scaler:
+        scaler.load_state_dict(stored_scaler)
     autocast = partial(autocast_context, progress.precision, device)
     if config.compile:
         model.encoder.compile()
@@ -116,8 +123,9 @@ def train(config: PretrainConfig, plan: TrainingPlan, cache: VolumeCache, out: P
 
     def save() -> None:
         if first_process:
-            save_state(state_file, model=model, optimizer=optimizer, scaler=scaler, progress=progress)
+            # the state last: a run killed in between does the steps again and exports again
             export_encoder(out / "voco_encoder.pth", model=model, config=config, plan=plan, progress=progress)
+            save_state(state_file, model=model, optimizer=optimizer, scaler=scaler, progress=progress)
 
     def validate() -> None:
         """Measure on rank 0 and tell the others the step at which the inter-volume weight begins to grow."""

@@ -55,7 +55,8 @@ class Target:
     @property
     def digest(self) -> str:
         """Short name of the target, equal for equal targets."""
-        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:12]
+        fields = {**asdict(self), "spacing_mm": [float(s) for s in self.spacing_mm]}  # 1 and 1.0 are equal
+        return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()[:12]
 
 
 @dataclass(frozen=True)
@@ -88,25 +89,36 @@ def prepare(image: sitk.Image, target: Target) -> PreparedVolume:
     Raises:
         ValueError: If nothing but background is left.
     """
-    image = sitk.DICOMOrient(image, "LPS")
-    image.SetDirection(np.eye(3).ravel())  # the rest of an oblique acquisition is kept as it is, as nnU-Net does
-    content = hashlib.sha256(sitk.GetArrayViewFromImage(image).tobytes()).hexdigest()[:20]
+    image = orient(image)
+    content = content_digest(image)
     spacing_lps_zyx = np.array(target.spacing_mm)[np.argsort(target.transpose)]
     mask = find_body(image) if target.hounsfield else _nonzero(image)
     if not target.hounsfield:
-        image = _normalise(image, mask, target)
+        image, mask = _normalise(image, mask, target)
     grid = _body_grid(mask, image, spacing_xyz=spacing_lps_zyx[::-1].tolist())
-    outside = float(AIR_HU) if target.hounsfield else float(sitk.GetArrayViewFromImage(image).min())
-    array = sitk.GetArrayFromImage(_resample(image, grid, sitk.sitkLinear, outside))
-    body = sitk.GetArrayFromImage(_resample(mask, grid, sitk.sitkNearestNeighbor, 0)).astype(bool)
+    # interpolated as float32: into integers SimpleITK would cut decimals off instead of rounding
+    array = sitk.GetArrayFromImage(_resample(image, grid, sitk.sitkLinear, sitk.sitkFloat32))
+    body = sitk.GetArrayFromImage(_resample(mask, grid, sitk.sitkNearestNeighbor, sitk.sitkUInt8)).astype(bool)
     if target.hounsfield:
         array[~body] = AIR_HU
-        array = np.clip(array, AIR_HU, HIGHEST_HU).astype(np.int16)
+        array = np.clip(np.rint(array), AIR_HU, HIGHEST_HU).astype(np.int16)
     else:
         array = np.clip(np.rint(array * STEPS_PER_UNIT), -32768, 32767).astype(np.int16)
     array, body = (np.ascontiguousarray(a.transpose(target.transpose)) for a in (array, body))
     histogram = np.histogram(array[body][::7], bins=HISTOGRAM_EDGES)[0] if target.hounsfield else None
     return PreparedVolume(array, block_means(body, MAP_BLOCK), histogram, content)
+
+
+def orient(image: sitk.Image) -> sitk.Image:
+    """Bring the axes to LPS; what is left of an oblique acquisition is kept as it is, as nnU-Net does."""
+    image = sitk.DICOMOrient(image, "LPS")
+    image.SetDirection(np.eye(3).ravel())
+    return image
+
+
+def content_digest(oriented: sitk.Image) -> str:
+    """Digest of the voxels: equal for two copies of one volume, in whatever format."""
+    return hashlib.sha256(sitk.GetArrayViewFromImage(oriented)).hexdigest()[:20]
 
 
 def block_means(mask: np.ndarray, block: int) -> np.ndarray:
@@ -127,10 +139,12 @@ def _body_grid(mask: sitk.Image, image: sitk.Image, *, spacing_xyz: list[float])
     half = [0.5 * s for s in mask.GetSpacing()]
     lower = [o + s * i - h for o, s, i, h in zip(mask.GetOrigin(), mask.GetSpacing(), box[:3], half, strict=True)]
     upper = [low + s * n for low, s, n in zip(lower, mask.GetSpacing(), box[3:], strict=True)]
+    ends = [start + n == size for start, n, size in zip(box[:3], box[3:], mask.GetSize(), strict=True)]
     image_lower = [o - 0.5 * s for o, s in zip(image.GetOrigin(), image.GetSpacing(), strict=True)]
     image_upper = [low + s * n for low, s, n in zip(image_lower, image.GetSpacing(), image.GetSize(), strict=True)]
     lower = [max(a, b) for a, b in zip(lower, image_lower, strict=True)]
-    upper = [min(a, b) for a, b in zip(upper, image_upper, strict=True)]
+    # shrinking drops what does not fill a coarse voxel, so a body that reaches the mask's end may go on beyond it
+    upper = [b if end else min(a, b) for a, b, end in zip(upper, image_upper, ends, strict=True)]
     size = [max(1, round((b - a) / s)) for a, b, s in zip(lower, upper, spacing_xyz, strict=True)]
     grid = sitk.Image(size, sitk.sitkUInt8)
     grid.SetSpacing(spacing_xyz)
@@ -138,13 +152,13 @@ def _body_grid(mask: sitk.Image, image: sitk.Image, *, spacing_xyz: list[float])
     return grid
 
 
-def _resample(image: sitk.Image, grid: sitk.Image, interpolator: int, outside: float) -> sitk.Image:
+def _resample(image: sitk.Image, grid: sitk.Image, interpolator: int, pixel_type: int) -> sitk.Image:
     resample = sitk.ResampleImageFilter()
     resample.SetSize(grid.GetSize())
     resample.SetOutputSpacing(grid.GetSpacing())
     resample.SetOutputOrigin(grid.GetOrigin())
     resample.SetInterpolator(interpolator)
-    resample.SetDefaultPixelValue(outside)
+    resample.SetOutputPixelType(pixel_type)
     resample.UseNearestNeighborExtrapolatorOn()  # half a voxel at the rim lies beyond the outermost centres
     return resample.Execute(image)
 
@@ -154,17 +168,21 @@ def _nonzero(image: sitk.Image) -> sitk.Image:
     return sitk.BinaryFillhole(sitk.Cast(image != 0, sitk.sitkUInt8))
 
 
-def _normalise(image: sitk.Image, mask: sitk.Image, target: Target) -> sitk.Image:
-    """Normalise a whole volume with nnU-Net's class, within the mask's bounding box as nnU-Net does."""
+def _normalise(image: sitk.Image, mask: sitk.Image, target: Target) -> tuple[sitk.Image, sitk.Image]:
+    """Crop to the mask's bounding box and normalise with nnU-Net's class, as nnU-Net does; return the mask as well."""
+    shape = sitk.LabelShapeStatisticsImageFilter()
+    shape.Execute(mask)
+    if not shape.HasLabel(1):
+        raise ValueError("nothing but background")
+    box = shape.GetBoundingBox(1)  # x, y, z of the first voxel, then the size
+    image, mask = (sitk.RegionOfInterest(whole, box[3:], box[:3]) for whole in (image, mask))
     scheme = getattr(default_normalization_schemes, str(target.normalization))
     normaliser = scheme(use_mask_for_norm=target.use_mask_for_norm, intensityproperties={})
     array = sitk.GetArrayFromImage(image).astype(np.float32)
     segmentation = sitk.GetArrayFromImage(mask).astype(np.int8) - 1  # nnU-Net marks the outside by -1
-    box = tuple(slice(int(i.min()), int(i.max()) + 1) for i in np.nonzero(segmentation == 0))
-    array[box] = normaliser.run(array[box].copy(), segmentation[box])
-    normalised = sitk.GetImageFromArray(array)
+    normalised = sitk.GetImageFromArray(normaliser.run(array, segmentation))
     normalised.CopyInformation(image)
-    return normalised
+    return normalised, mask
 
 
 def describe_interpolation() -> dict[str, Any]:

@@ -12,9 +12,10 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from nnunetv2_voco.atomic import remove_leftovers
 from nnunetv2_voco.pretrain import distributed
 from nnunetv2_voco.pretrain.cache import VolumeCache
-from nnunetv2_voco.pretrain.collect import Collection, collect
+from nnunetv2_voco.pretrain.collect import CollectError, Collection, collect
 from nnunetv2_voco.pretrain.config import PretrainConfig, differing_fields
 from nnunetv2_voco.pretrain.estimate import print_estimate
 from nnunetv2_voco.pretrain.figures import draw_volumes
@@ -22,6 +23,7 @@ from nnunetv2_voco.pretrain.log import duration, make_console
 from nnunetv2_voco.pretrain.loop import resolve_device, train
 from nnunetv2_voco.pretrain.training_plan import (
     TrainingPlan,
+    check_network,
     make_training_plan,
     preprocessing_target,
     read_dataset_plans,
@@ -71,6 +73,8 @@ def pretrain(request: Request) -> str | None:
         RunError, CollectError, TrainingStopped, ValueError: With a text for the user.
     """
     console = make_console()
+    if request.dry_run and distributed.rank() > 0:
+        return None
     store = distributed.join_store()
     if distributed.rank() == 0:
         config, cache, plan = prepare(request, console)
@@ -94,22 +98,30 @@ def prepare(request: Request, console: Console) -> tuple[PretrainConfig, VolumeC
     out = request.out
     _check_folder(request)
     config = _effective_config(request)
+    resolve_device(config.device)
     plan_file = out / "plan.json"
+    if out.is_dir():
+        remove_leftovers(out)
     if request.resume and plan_file.exists():
         plan = TrainingPlan.load(plan_file)
         cache = VolumeCache(_cache_root(request), plan.target)
         missing = [key for key in (*plan.training, *plan.validation) if cache.record(key) is None]
         if not missing:
+            config.save(out / "config.json")
             console.print(f"Continuing the run in {escape(str(out))}.", highlight=False)
             return config, cache, plan
         console.print(f"{len(missing)} volumes of this run are not in the cache any more; pre-processing them again.")
     if not request.folders:
         raise RunError("no folder of volumes was given; name it before -o")
+    for folder in request.folders:
+        if not Path(folder).exists():
+            raise RunError(f"{folder}: no such folder; expected a folder of volumes")
     dataset_plans = (
         None
         if config.dataset is None
         else read_dataset_plans(config.dataset, configuration=config.configuration, plans=config.plans)
     )
+    check_network(config, dataset_plans)
     target = preprocessing_target(config, dataset_plans)
     cache = VolumeCache(_cache_root(request), target)
     out.mkdir(parents=True, exist_ok=True)
@@ -128,9 +140,14 @@ def prepare(request: Request, console: Console) -> tuple[PretrainConfig, VolumeC
         )
     print_table(collection, console)
     collection.save(out / "volumes.json")
-    collection.require_usable()
     records = [volume.record for volume in collection.usable]
-    plan = make_training_plan(config, records, target=target, plans=dataset_plans)
+    try:
+        collection.require_usable()
+        plan = make_training_plan(config, records, target=target, plans=dataset_plans)
+    except (CollectError, ValueError):
+        if not plan_file.exists():  # nothing has begun that other settings could spoil
+            (out / "config.json").unlink(missing_ok=True)
+        raise
     if request.dry_run:
         print_estimate(config, plan, records, console)
         return config, cache, plan
@@ -145,13 +162,13 @@ def prepare(request: Request, console: Console) -> tuple[PretrainConfig, VolumeC
             f"{out}: the volumes found now are not those the run was started with; give the folders it was started "
             "with, or start a new run with another -o"
         )
-    plan.save(plan_file)
     collection.save(
         out / "volumes.json",
         {**dict.fromkeys(plan.training, "training"), **dict.fromkeys(plan.validation, "validation")},
     )
     named = [(volume.name, cache.open(volume.record)) for volume in collection.usable]
     draw_volumes(out / "volumes.png", named, plan.intensity, target.spacing_mm[1] / target.spacing_mm[2])
+    plan.save(plan_file)  # last: a run that is continued takes its existence for all of the above
     _print_plan(config, plan, console)
     return config, cache, plan
 
@@ -159,8 +176,10 @@ def prepare(request: Request, console: Console) -> tuple[PretrainConfig, VolumeC
 def print_table(collection: Collection, console: Console) -> None:
     """Print what was found and what becomes of it; rejected and skipped ones first to be seen."""
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for title in ("volume", "", "size (x, y, z)", "spacing in mm", "note"):
-        table.add_column(title, overflow="fold")
+    table.add_column("volume", no_wrap=True, max_width=70)
+    for title in ("", "size (x, y, z)", "spacing in mm"):
+        table.add_column(title, no_wrap=True)
+    table.add_column("note", overflow="fold", min_width=30)
     rejected = [v for v in collection.volumes if not v.record.usable]
     for volume in collection.usable[: max(0, ROWS_SHOWN - len(rejected))]:
         size = " × ".join(str(n) for n in volume.record.original_shape[::-1])

@@ -22,6 +22,8 @@ class Progress:
         untrained_right: For each validation crop, whether the untrained encoder was right.
         latest: The latest validation, plain numbers.
         precision: Autocast type in use.
+        requested_precision: The setting it was chosen for.
+        processes: Number of processes; with another one a continued run would draw other batches.
     """
 
     step: int = 0
@@ -31,6 +33,8 @@ class Progress:
     untrained_right: list[bool] = field(default_factory=list)
     latest: dict[str, Any] = field(default_factory=dict)
     precision: str = "fp32"
+    requested_precision: str = "auto"
+    processes: int = 1
 
 
 def save_state(
@@ -51,13 +55,9 @@ def save_state(
     write_atomically(path, lambda temporary: torch.save(content, temporary))
 
 
-def load_state(
-    path: Path, *, model: VoCoModel, optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler
-) -> Progress:
-    """Restore what `save_state` wrote, in place, and return the progress."""
+def load_state(path: Path, *, model: VoCoModel, optimizer: torch.optim.Optimizer) -> tuple[Progress, dict[str, Any]]:
+    """Restore model and optimiser as `save_state` wrote them, in place; return the progress and the scaler's state."""
     content = torch.load(path, map_location="cpu", weights_only=True)
     model.load_state_dict(content["model"])
     optimizer.load_state_dict(content["optimizer"])
-    if content["scaler"]:
-        scaler.load_state_dict(content["scaler"])
-    return Progress(**content["progress"])
+    return Progress(**content["progress"]), content["scaler"]

@@ -173,6 +173,19 @@ class TrainingPlan:
         )
 
 
+def check_network(config: PretrainConfig, plans: DatasetPlans | None) -> None:
+    """Check what can be checked of network and crop size before any volume is read.
+
+    Raises:
+        ValueError: As `make_training_plan`.
+    """
+    if plans is None and config.arch != "plain":
+        return  # nnU-Net's presets follow from the volumes' sizes
+    architecture = choose_architecture(config, plans, median_shape=np.ones(3), volumes=1)
+    if config.crop_size is not None or plans is None:
+        check_input_size(architecture, config.crop_size or (CROP_SIZE,) * 3)
+
+
 def make_training_plan(
     config: PretrainConfig, records: Sequence[Record], *, target: Target, plans: DatasetPlans | None
 ) -> TrainingPlan:
@@ -202,7 +215,9 @@ def make_training_plan(
         properties = plans.properties
     else:
         by_key = {record.key: record for record in records}
-        properties = body_properties(by_key[key].histogram or () for key in training)
+        histograms = [by_key[key].histogram for key in training]
+        known = [h for h in histograms if h is not None]  # none in a dry run, which reads no body voxels
+        properties = body_properties(known) if known else {}
     return TrainingPlan(
         training=training,
         validation=validation,
@@ -226,6 +241,7 @@ def split_volumes(records: Sequence[Record], *, fraction: float, seed: int) -> t
     if len(by_content) < MIN_FOR_VALIDATION or fraction == 0:
         return tuple(r.key for r in by_content), ()
     held_out = max(2 if len(by_content) >= 6 else 1, round(fraction * len(by_content)))
+    held_out = min(held_out, len(by_content) - 1)
     order = np.random.default_rng((seed, 4)).permutation(len(by_content))
     chosen = set(order[:held_out].tolist())
     return (

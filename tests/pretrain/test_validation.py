@@ -1,0 +1,248 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from nnunetv2_voco.pretrain.augment import crop_transforms
+from nnunetv2_voco.pretrain.cache import Record
+from nnunetv2_voco.pretrain.crops import BodyMap
+from nnunetv2_voco.pretrain.dataset import CropPlan
+from nnunetv2_voco.pretrain.intensity import stored_intensity
+from nnunetv2_voco.pretrain.precision import autocast_context
+from nnunetv2_voco.pretrain.validation import (
+    CROPS_PER_REGION,
+    Validation,
+    Validator,
+    gain_is_significant,
+    has_learned,
+    verdict,
+)
+
+CPU = torch.device("cpu")
+PLAN = CropPlan(grid=(1, 3, 3), size_vox=(8, 8, 8), random_crops=2, min_body_crop=0.0, min_body_base=0.0)
+SHAPE = (12, 40, 40)
+
+
+class Ramp:
+    """A volume whose voxels are their own place: 100 y + x."""
+
+    def __init__(self, number: int) -> None:
+        self.record = Record(key=str(number), shape=SHAPE)
+        self.body = BodyMap(np.ones([-(-n // 8) for n in SHAPE]), 8)
+
+    def read(self, corner, shape) -> np.ndarray:
+        _, y, x = np.indices(tuple(int(n) for n in shape)) + np.reshape(np.asarray(corner), (3, 1, 1, 1))
+        return (100 * y + x).astype(np.int16)
+
+
+class Cache:
+    def __init__(self, number: int) -> None:
+        self.volumes = {str(i): Ramp(i) for i in range(number)}
+        self.records = [volume.record for volume in self.volumes.values()]
+
+    def open(self, record: Record) -> Ramp:
+        return self.volumes[record.key]
+
+
+class Encoder(nn.Module):
+    """Embeds a crop by a function of its corner (y, x)."""
+
+    def __init__(self, embed) -> None:
+        super().__init__()
+        self.embed = embed
+
+    def forward(self, crops: torch.Tensor) -> list[torch.Tensor]:
+        corners = torch.round(crops[:, 0, 0, 0, 0] * 1000)
+        return [self.embed(corners // 100, corners % 100)[:, :, None, None, None]]
+
+
+class Model(nn.Module):
+    def __init__(self, embed) -> None:
+        super().__init__()
+        self.encoder = Encoder(embed)
+        self.student, self.teacher = nn.Identity(), nn.Identity()
+
+
+def bumps(y: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+    """Similar where near: a smooth bump over (y, x)."""
+    at = torch.arange(0, 48)
+    rows, columns = (torch.exp(-((at - centre[:, None]) ** 2) / 30) for centre in (y, x))
+    return (rows[:, :, None] * columns[:, None, :]).flatten(1)
+
+
+def constant(y: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+    return torch.ones(len(y), 5)
+
+
+def random_directions(y: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+    return torch.randn(len(y), 64, generator=torch.Generator().manual_seed(int(y.sum() * 100 + x.sum())))
+
+
+def make_validator(volumes: int = 2, seed: int = 0) -> Validator:
+    cache = Cache(volumes)
+    return Validator(
+        cache,
+        cache.records,
+        plan=PLAN,
+        intensity=stored_intensity("NoNormalization"),
+        transform=crop_transforms(shift_amplitude=0.0, isotropic_plane=True),
+        seed=seed,
+    )
+
+
+def measure(embed, volumes: int = 2, seed: int = 0) -> tuple[Validation, np.ndarray]:
+    return make_validator(volumes, seed).measure(Model(embed), CPU, lambda: autocast_context("fp32", CPU))
+
+
+@pytest.fixture(scope="module")
+def perfect() -> Validation:
+    return measure(bumps)[0]
+
+
+def test_embedding_that_knows_the_place_is_always_right(perfect: Validation):
+    assert perfect.accuracy > 0.98  # ties between two equal overlaps are broken either way
+    assert perfect.positives > perfect.negatives + 0.3
+    assert perfect.intra < perfect.chance_constant
+
+
+def test_embedding_that_knows_the_place_is_right_across_volumes_too(perfect: Validation):
+    assert perfect.accuracy_across == pytest.approx(perfect.accuracy, abs=0.15)
+
+
+def test_constant_embedding_is_as_good_as_a_blind_guess():
+    figures, right = measure(constant)
+    assert figures.accuracy == pytest.approx(figures.blind, abs=0.1)
+    assert figures.spread == pytest.approx(0, abs=1e-3)
+    assert figures.intra > figures.chance_constant
+    assert figures.positives == pytest.approx(1) == figures.negatives
+    assert right.mean() == pytest.approx(figures.accuracy)
+
+
+def test_random_embedding_is_as_good_as_a_blind_guess_and_fills_all_directions():
+    figures, _ = measure(random_directions, volumes=3)
+    assert figures.accuracy == pytest.approx(figures.blind, abs=0.1)
+    assert figures.spread == pytest.approx(1, abs=0.1)
+
+
+def test_chance_levels_are_those_of_the_default_grid(perfect: Validation):
+    assert perfect.blind == pytest.approx(1 / 9)
+    assert perfect.chance_zero == pytest.approx(0.711, abs=0.06)
+    assert perfect.chance_constant == pytest.approx(0.583, abs=0.06)
+    assert perfect.crops % CROPS_PER_REGION == 0
+
+
+def test_single_volume_has_no_accuracy_across_volumes():
+    assert measure(constant, volumes=1)[0].accuracy_across is None
+
+
+def test_same_crops_are_measured_every_time_whatever_the_global_random_state():
+    validator = make_validator()
+    first = list(validator.samples(augmented=True))
+    torch.manual_seed(99)
+    np.random.seed(99)
+    before = torch.get_rng_state(), np.random.get_state()[1].copy()
+    second = list(validator.samples(augmented=True))
+    for (_, _, corner, a), (_, _, other, b) in zip(first, second, strict=True):
+        assert np.array_equal(corner, other)
+        assert torch.equal(a.crops, b.crops)
+    assert torch.equal(before[0], torch.get_rng_state())
+    assert np.array_equal(before[1], np.random.get_state()[1])
+
+
+def test_regions_of_different_volumes_lie_at_the_same_place():
+    corners: dict[int, list] = {0: [], 1: []}
+    for volume, _, corner, _ in make_validator().samples(augmented=False):
+        corners[volume].append(corner.tolist())
+    assert corners[0] == corners[1]
+
+
+def test_predictions_are_similarities_in_the_order_of_the_samples():
+    validator = make_validator()
+    predicted = validator.predict(Model(bumps), CPU, lambda: autocast_context("fp32", CPU))
+    samples = [sample for *_, sample in validator.samples(augmented=False)]
+    assert predicted.shape == (len(samples), CROPS_PER_REGION, 9)
+    pairs = zip(predicted, samples, strict=True)
+    correlations = [np.corrcoef(p.ravel(), s.overlaps.numpy().ravel())[0, 1] for p, s in pairs]
+    assert min(correlations) > 0.5
+
+
+GOOD = Validation(
+    intra=0.45,
+    chance_zero=0.71,
+    chance_constant=0.58,
+    accuracy=0.6,
+    accuracy_augmented=0.55,
+    accuracy_across=0.5,
+    blind=0.11,
+    positives=0.7,
+    negatives=0.2,
+    spread=0.8,
+    crops=192,
+)
+UNTRAINED = replace(GOOD, intra=0.72, accuracy=0.25)
+
+
+def say(now: Validation, *, significant: bool = True, held_out: bool = True) -> str:
+    return verdict(now, UNTRAINED, significant=significant, held_out=held_out)
+
+
+def test_verdict_of_a_run_that_learned_gives_accuracy_and_loss_beside_chance():
+    text = say(GOOD)
+    assert text.startswith("The encoder has learned where things are in the body")
+    for number in ("60%", "25%", "11%", "0.450", "0.580", "192"):
+        assert number in text
+    assert "held-out" in text
+
+
+@pytest.mark.parametrize(
+    ("now", "significant"),
+    [
+        (replace(GOOD, intra=0.6), True),
+        (replace(GOOD, accuracy=0.27), True),
+    ],
+)
+def test_verdict_with_one_of_the_two_signs_is_in_part(now, significant):
+    assert not has_learned(now, UNTRAINED, significant=significant)
+    assert "has only in part learned" in say(now, significant=significant)
+
+
+@pytest.mark.parametrize(
+    ("now", "significant"),
+    [(replace(GOOD, accuracy=0.25, intra=0.6), False), (replace(GOOD, accuracy=0.2), True), (GOOD, False)],
+)
+def test_verdict_without_a_clear_gain_is_that_it_has_not_learned_and_what_to_do(now, significant):
+    text = say(now, significant=significant)
+    assert "has not learned" in text
+    assert "--lr" in text or "more steps" in text
+
+
+def test_verdict_names_a_collapse():
+    assert "collapsed" in say(replace(GOOD, accuracy=0.11, intra=0.6, spread=0.01))
+
+
+def test_verdict_says_when_nothing_was_held_out():
+    assert "training volumes" in say(GOOD, held_out=False)
+
+
+def test_plain_numbers_of_a_validation_give_it_back():
+    assert Validation(**GOOD.as_dict()) == GOOD
+
+
+def rights(gained: int, lost: int, both: int = 50) -> tuple[np.ndarray, np.ndarray]:
+    now = np.array([True] * gained + [False] * lost + [True] * both)
+    before = np.array([False] * gained + [True] * lost + [True] * both)
+    return now, before
+
+
+@pytest.mark.parametrize(
+    ("gained", "lost", "expected"), [(0, 0, False), (20, 0, True), (60, 20, True), (30, 20, False), (0, 40, False)]
+)
+def test_gain_is_significant_by_the_crops_that_changed(gained, lost, expected):
+    assert gain_is_significant(*rights(gained, lost)) == expected
+
+
+def test_gain_by_chance_is_almost_never_significant(rng):
+    hits = [gain_is_significant(rng.random(192) < 0.3, rng.random(192) < 0.3) for _ in range(2000)]
+    assert np.mean(hits) < 0.005
