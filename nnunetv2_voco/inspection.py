@@ -114,4 +114,4 @@ def _lines(block: Mapping[str, Any], indent: str = "  ") -> Iterator[str]:
             yield f"{indent}{key}"
             yield from _lines(value, f"{indent}  ")
         elif value is not None:
-            yield f"{indent}{key:<28}{f'{value:.4g}' if isinstance(value, float) else value}"
+            yield f"{indent}{key:<23} {f'{value:.4g}' if isinstance(value, float) else value}"

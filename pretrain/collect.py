@@ -168,21 +168,22 @@ def _process_all(
 ) -> Iterator[tuple[int, Record]]:
     """Yield (index, record) as volumes are done, each read in a worker process: a damaged file may crash its reader.
 
-    When a worker dies, those volumes that were not done are tried again one at a time, and the one that kills its
-    worker again is rejected. With `num_processes` 0 everything happens in this process.
+    When a worker dies, the volumes that were being worked on are tried again one at a time, and the one that kills its
+    worker again is rejected; then the others go on. With `num_processes` 0 everything happens in this process.
     """
     if num_processes == 0:
         for i, source in enumerate(sources):
             yield i, process_volume(source, cache, target)
         return
     pending = dict(enumerate(sources))
-    for i, record in _process_in_pool(pending, cache, target, num_processes):
-        if record is not None:
-            del pending[i]
-            yield i, record
-    for i, source in pending.items():
-        for _, record in _process_in_pool({i: source}, cache, target, 1):
-            yield i, record or Record(key="", reason=CRASHED)
+    while pending:
+        for i, record in _process_in_pool(dict(pending), cache, target, num_processes):
+            if record is not None:
+                del pending[i]
+                yield i, record
+        for i in list(pending)[: num_processes + 2]:  # a pool takes them in order, and two ahead of its workers
+            for _, record in _process_in_pool({i: pending.pop(i)}, cache, target, 1):
+                yield i, record or Record(key="", reason=CRASHED)
 
 
 def _process_in_pool(
@@ -194,9 +195,12 @@ def _process_in_pool(
     context = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(min(num_processes, len(sources)), mp_context=context, initializer=_start_worker)
     try:
-        futures: dict[Future, int] = {
-            pool.submit(process_volume, source, cache, target): i for i, source in sources.items()
-        }
+        futures: dict[Future, int] = {}
+        for i, source in sources.items():
+            try:
+                futures[pool.submit(process_volume, source, cache, target)] = i
+            except BrokenProcessPool:  # a worker died while volumes were still being handed out
+                yield i, None
         for future in as_completed(futures):
             try:
                 yield futures[future], future.result()

@@ -100,6 +100,6 @@ def test_fields_that_do_not_change_the_result_may_differ():
     assert differing_fields(stored, {"device": "cuda:1", "num_workers": 5, "save_every": 7, "precision": "fp32"}) == []
 
 
-@pytest.mark.parametrize(("ramp", "expected"), [(None, 50), (0, 0), (7, 7)])
-def test_ramp_is_a_tenth_of_all_steps_unless_set(ramp, expected):
+@pytest.mark.parametrize(("ramp", "expected"), [(None, 500), (0, 0), (7, 7)])
+def test_ramp_lasts_as_long_as_the_run_unless_set(ramp, expected):
     assert replace(PretrainConfig(steps=500), inter_ramp=ramp).ramp_steps == expected

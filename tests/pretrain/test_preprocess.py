@@ -96,7 +96,7 @@ def test_stored_orientation_does_not_matter(phantom, axes):
 @pytest.mark.parametrize("transpose", [(0, 1, 2), (2, 0, 1), (1, 2, 0), (2, 1, 0)])
 def test_positions_are_physical(transpose):
     shape, spacing, origin = (14, 40, 36), (5.0, 2.0, 2.5), (11.0, -7.0, 30.0)
-    slope = np.array((2.0, -1.5, 1.0))  # HU per mm along z, y, x
+    slope = np.array((2.03, -1.57, 1.013))  # HU per mm along z, y, x
     mm = [o + s * np.arange(n) for o, s, n in zip(origin, spacing, shape, strict=True)]
     values = 50 + sum(a * m for a, m in zip(slope, np.meshgrid(*mm, indexing="ij"), strict=True))
     image = sitk.GetImageFromArray(np.rint(values).astype(np.int16))

@@ -102,7 +102,7 @@ def perfect() -> Validation:
 
 
 def test_embedding_that_knows_the_place_is_always_right(perfect: Validation):
-    assert perfect.accuracy > 0.98  # ties between two equal overlaps are broken either way
+    assert perfect.accuracy > 0.95  # of two equally large overlaps either may be the nearer one
     assert perfect.positives > perfect.negatives + 0.3
     assert perfect.intra < perfect.chance_constant
 
@@ -126,10 +126,10 @@ def test_random_embedding_is_as_good_as_a_blind_guess_and_fills_all_directions()
     assert figures.spread == pytest.approx(1, abs=0.1)
 
 
-def test_chance_levels_are_those_of_the_default_grid(perfect: Validation):
+def test_chance_levels_are_those_of_the_grid(perfect: Validation):
     assert perfect.blind == pytest.approx(1 / 9)
-    assert perfect.chance_zero == pytest.approx(0.711, abs=0.06)
-    assert perfect.chance_constant == pytest.approx(0.583, abs=0.06)
+    assert perfect.chance_constant == pytest.approx(0.583, abs=0.1)
+    assert perfect.chance_zero > perfect.chance_constant
     assert perfect.crops % CROPS_PER_REGION == 0
 
 
