@@ -62,15 +62,14 @@ def options(**settings: Any) -> list[str]:
     return words
 
 
-def start(*arguments: object, **options: Any) -> subprocess.Popen:
+def start(*arguments: object, env: dict[str, str] | None = None) -> subprocess.Popen:
     """Start `voco_pretrain` as a process of its own."""
     return subprocess.Popen(
         [sys.executable, "-c", "from nnunetv2_voco.pretrain.cli import main; main()", *map(str, arguments)],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-        **options,
+        env={**os.environ, "OMP_NUM_THREADS": "1", **(env or {})},
     )
 
 
