@@ -8,7 +8,14 @@ from pathlib import Path
 import nnunetv2_voco
 from tests.conftest import ROOT
 
-FOLDERS = {"nnunetv2_voco": "nnunetv2_voco", "nnunetv2_voco.pretrain": "pretrain", "nnunetv2_voco.trainers": "trainers"}
+FOLDERS = {
+    "nnunetv2_voco": "nnunetv2_voco",
+    "nnunetv2_voco.pretrain": "pretrain",
+    "nnunetv2_voco.trainers": "trainers",
+    "nnunetv2_voco.evaluation": "evaluation",
+}
+ROOMS_SEEN = {"pretrain": set(), "trainers": set(), "evaluation": set()}
+"""Which other rooms each room may import, beside the middle one."""
 
 
 def imports_of(path: Path) -> set[str]:
@@ -25,17 +32,18 @@ def files_of(folder: str) -> list[Path]:
     return sorted((ROOT / folder).rglob("*.py"))
 
 
-def test_pretrain_and_trainers_do_not_know_each_other():
-    for folder, other in (("pretrain", "nnunetv2_voco.trainers"), ("trainers", "nnunetv2_voco.pretrain")):
+def test_rooms_import_the_middle_and_only_the_rooms_that_they_may_see():
+    for folder, seen in ROOMS_SEEN.items():
+        hidden = tuple(f"nnunetv2_voco.{other}" for other in ROOMS_SEEN.keys() - seen - {folder})
         for path in files_of(folder):
-            assert not any(name.startswith(other) for name in imports_of(path)), path.name
+            assert not any(name.startswith(hidden) for name in imports_of(path)), path.name
 
 
-def test_the_middle_room_imports_neither_of_the_others():
+def test_the_middle_room_imports_none_of_the_others():
     for path in files_of("nnunetv2_voco"):
         if path.parent.name == "discovery":  # the one re-export that nnU-Net scans
             continue
-        outward = ("nnunetv2_voco.pretrain", "nnunetv2_voco.trainers")
+        outward = tuple(f"nnunetv2_voco.{room}" for room in ROOMS_SEEN)
         assert not any(name.startswith(outward) for name in imports_of(path)), path.name
 
 
