@@ -110,6 +110,12 @@ def prepare(request: Request, console: Console) -> tuple[PretrainConfig, VolumeC
             config.save(out / "config.json")
             console.print(f"Continuing the run in {escape(str(out))}.", highlight=False)
             return config, cache, plan
+        if not request.folders:
+            raise RunError(
+                f"{len(missing)} of the run's {len(plan.training) + len(plan.validation)} volumes are not in "
+                f"{_cache_root(request)}; name the run's cache with --cache if it lies elsewhere, or give the folders "
+                "of volumes again to pre-process what is missing"
+            )
         console.print(f"{len(missing)} volumes of this run are not in the cache any more; pre-processing them again.")
     if not request.folders:
         raise RunError("no folder of volumes was given; name it before -o")
