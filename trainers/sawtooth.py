@@ -22,7 +22,14 @@ class nnUNetTrainerVoCo_sawtooth(nnUNetTrainerVoCo):
     warmup_epochs = 50
 
     def configure_optimizers(self) -> tuple:
-        """Split nnU-Net's optimiser into decoder and encoder; replace the schedule."""
+        """Split nnU-Net's optimiser into decoder and encoder; replace the schedule.
+
+        Raises:
+            ValueError: If the plans shorten the training so much that the encoder is never trained.
+        """
+        decoder, warmup = self.phase(self.decoder_epochs), self.phase(self.warmup_epochs)
+        if decoder >= self.num_epochs:
+            raise ValueError(f"epochs {self.num_epochs}: {type(self).__name__} needs at least {decoder + 1}")
         stock, _ = super().configure_optimizers()
         encoder = {id(parameter) for parameter in encoder_tensors(self.network).values()}
         parameters = list(self.network.parameters())
@@ -36,8 +43,8 @@ class nnUNetTrainerVoCo_sawtooth(nnUNetTrainerVoCo):
             return sawtooth_lr(
                 epoch,
                 peak=self.initial_lr,
-                decoder=self.decoder_epochs,
-                warmup=self.warmup_epochs,
+                decoder=decoder,
+                warmup=warmup,
                 total=self.num_epochs,
             )
 

@@ -6,9 +6,7 @@ from nnunetv2_voco.trainers.nnUNetTrainerVoCo import nnUNetTrainerVoCo
 class nnUNetTrainerVoCoScratch(nnUNetTrainerVoCo):
     """As `nnUNetTrainerVoCo`, from random weights; with plans of `voco_plan`, too, whose checkpoint it ignores."""
 
-    def load_initial_weights(self) -> None:
-        """Leave the network as nnU-Net initialised it."""
-        self.print_to_log_file("Training from scratch: no pre-trained weights are loaded.")
+    from_scratch = True
 
 
 class nnUNetTrainerVoCoScratch_150ep(nnUNetTrainerVoCoScratch):

@@ -17,9 +17,10 @@ class nnUNetTrainerVoCo_warmup(nnUNetTrainerVoCo):
     def configure_optimizers(self) -> tuple:
         """Keep nnU-Net's optimiser; replace the schedule."""
         optimizer, _ = super().configure_optimizers()
+        warmup = self.phase(self.warmup_epochs)
 
         def rates(epoch: int) -> list[float]:
-            return [warmup_lr(epoch, peak=self.initial_lr, warmup=self.warmup_epochs, total=self.num_epochs)]
+            return [warmup_lr(epoch, peak=self.initial_lr, warmup=warmup, total=self.num_epochs)]
 
         return optimizer, EpochLRScheduler(optimizer, rates)
 

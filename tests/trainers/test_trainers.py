@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from nnunetv2.run.run_training import get_trainer_from_args, maybe_load_checkpoint
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
 
@@ -16,7 +15,8 @@ from nnunetv2_voco.registration import discovery_folder
 from nnunetv2_voco.source import NoWeightsNamed
 from nnunetv2_voco.trainers.nnUNetTrainerVoCo import nnUNetTrainerVoCo
 from nnunetv2_voco.transfer import TransferError, encoder_tensors
-from tests.nnunetv2_voco.planned_dataset import NAME, plans, write_checkpoint, write_plans
+from tests.nnunetv2_voco.planned_dataset import plans, write_checkpoint, write_plans
+from tests.trainers.conftest import run_until
 
 pytestmark = [
     # nnU-Net hands arrays of memory-mapped files to torch
@@ -28,39 +28,8 @@ pytestmark = [
 NAMES = voco_trainers.__all__
 
 
-@pytest.fixture
-def start(monkeypatch: pytest.MonkeyPatch) -> Callable[..., nnUNetTrainer]:
-    """As nnUNetv2_train does, but with two steps an epoch."""
-    monkeypatch.setenv("nnUNet_extTrainer", discovery_folder())
-
-    def start(name: str = "nnUNetTrainerVoCo", *, c: bool = False, configuration: str = "3d_fullres") -> nnUNetTrainer:
-        torch.manual_seed(0)
-        trainer = get_trainer_from_args(NAME, configuration, 0, name, "nnUNetPlans", c, torch.device("cpu"))
-        trainer.num_iterations_per_epoch, trainer.num_val_iterations_per_epoch = 2, 1
-        monkeypatch.setattr(trainer.logger, "plot_progress_png", lambda folder: None)  # takes longer than an epoch
-        maybe_load_checkpoint(trainer, c, False)
-        return trainer
-
-    return start
-
-
 def weights_of(path: Path) -> dict[str, torch.Tensor]:
     return torch.load(path, weights_only=True)["network_weights"]
-
-
-def run_until(trainer: nnUNetTrainer, epoch: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Train as if the job were killed when `epoch` starts."""
-    stock = trainer.on_epoch_start
-
-    def on_epoch_start() -> None:
-        if trainer.current_epoch == epoch:
-            raise KeyboardInterrupt
-        stock()
-
-    monkeypatch.setattr(trainer, "on_epoch_start", on_epoch_start)
-    trainer.save_every = 1
-    with pytest.raises(KeyboardInterrupt):
-        trainer.run_training()
 
 
 @pytest.mark.parametrize("name", NAMES)
