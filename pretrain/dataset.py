@@ -174,20 +174,28 @@ class StepSampler(Sampler[list[int]]):
     """Numbers of the samples that one process needs at each step, from `first_step` on.
 
     All processes together take consecutive numbers, so that the global batch of a step is that of one process with
-    the larger batch.
+    the larger batch. With `accumulate` a step takes as many batches from each of them, consecutive as well.
     """
 
-    def __init__(self, *, first_step: int, steps: int, batch_size: int, rank: int, world_size: int) -> None:
+    def __init__(
+        self, *, first_step: int, steps: int, batch_size: int, rank: int, world_size: int, accumulate: int = 1
+    ) -> None:
         self.first_step, self.steps, self.batch_size = first_step, steps, batch_size
-        self.rank, self.world_size = rank, world_size
+        self.rank, self.world_size, self.accumulate = rank, world_size, accumulate
 
     def __iter__(self) -> Iterator[list[int]]:
         for step in range(self.first_step, self.steps):
-            first = (step * self.world_size + self.rank) * self.batch_size
-            yield list(range(first, first + self.batch_size))
+            for batch in range(self.accumulate):
+                first = ((step * self.world_size + self.rank) * self.accumulate + batch) * self.batch_size
+                yield list(range(first, first + self.batch_size))
 
     def __len__(self) -> int:
-        return max(0, self.steps - self.first_step)
+        return max(0, self.steps - self.first_step) * self.accumulate
+
+
+def join_batches(batches: Sequence[Sample]) -> Sample:
+    """Make one batch of several."""
+    return batches[0] if len(batches) == 1 else Sample(*(torch.cat(field) for field in zip(*batches, strict=True)))
 
 
 def make_loader(dataset: PretrainDataset, sampler: StepSampler, *, num_workers: int, pin_memory: bool) -> DataLoader:
