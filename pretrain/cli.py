@@ -63,6 +63,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add(samples, "grid", type=_integers(3), metavar="Z,Y,X")
     for name in ("random_crops", "batch_size", "accumulate"):
         _add(samples, name, type=int)
+    _add(samples, "weights", metavar="NAME=W,…|TABLE")
     for name in ("min_body_crop", "min_body_base"):
         _add(samples, name, type=float)
 

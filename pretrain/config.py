@@ -86,6 +86,11 @@ class PretrainConfig:
     random_crops: int = _doc(2, "random crops per volume")
     batch_size: int = _doc(4, "volumes per step and process")
     accumulate: int = _doc(1, "batches that are joined into one step, exactly as one larger batch")
+    weights: str | None = _doc(
+        None,
+        "how often volumes are drawn, by folder, file or pattern, such as abdomen=8,chest=1, or a CSV table of name, "
+        "weight and perhaps group; all alike if not set",
+    )
     min_body_crop: float = _doc(0.2, "least share of body in a random crop")
     min_body_base: float = _doc(0.05, "least share of body in a base crop that takes part in the loss")
 

@@ -8,7 +8,6 @@ Shape suffixes: T = random crops, B = base crops, K = T + B, 3 = (z, y, x).
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -20,6 +19,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from nnunetv2_voco.pretrain.cache import CachedVolume, Record, VolumeCache
 from nnunetv2_voco.pretrain.crops import base_corners, draw_crops, draw_region, overlap_fractions, region_size
 from nnunetv2_voco.pretrain.intensity import Intensity
+from nnunetv2_voco.pretrain.volume_order import VolumeOrder
 
 
 class Sample(NamedTuple):
@@ -122,7 +122,7 @@ def make_sample(
 
 
 class PretrainDataset(Dataset):
-    """Samples by number, without end: volume `order[i]`, its region and crops drawn from (seed, i).
+    """Samples by number, without end: the volume of `VolumeOrder`, its region and crops drawn from (seed, i).
 
     Args:
         cache: Where the volumes lie.
@@ -131,6 +131,7 @@ class PretrainDataset(Dataset):
         intensity: Normalisation.
         transform: Augmentation of single crops.
         seed: The run's seed.
+        weights: How often each volume is drawn, relative to the others; alike, when None.
     """
 
     def __init__(
@@ -142,12 +143,14 @@ class PretrainDataset(Dataset):
         intensity: Intensity,
         transform: BasicTransform,
         seed: int,
+        weights: Sequence[float] | None = None,
     ) -> None:
         self.cache, self.records, self.plan = cache, list(records), plan
+        self.order = VolumeOrder(len(self.records), seed, weights)
         self.intensity, self.transform, self.seed = intensity, transform, seed
 
     def __getitem__(self, number: int) -> Sample:
-        volume = self.cache.open(self.records[volume_of_sample(number, len(self.records), self.seed)])
+        volume = self.cache.open(self.records[self.order[number]])
         state = np.random.SeedSequence((self.seed, number))
         layout = draw_layout(np.random.default_rng(state), volume, self.plan)
         with torch.random.fork_rng(devices=[]):  # the transforms draw from the global generators
@@ -158,16 +161,6 @@ class PretrainDataset(Dataset):
             sample = make_sample(volume, layout, self.plan, self.intensity, self.transform)
             np.random.set_state(numpy_state)
         return sample
-
-
-def volume_of_sample(number: int, volumes: int, seed: int) -> int:
-    """Index of the volume of a sample: every volume once in each pass, in a new order every time."""
-    return int(_order(number // volumes, volumes, seed)[number % volumes])
-
-
-@lru_cache(maxsize=2)
-def _order(epoch: int, volumes: int, seed: int) -> np.ndarray:
-    return np.random.default_rng((seed, epoch, 1)).permutation(volumes)
 
 
 class StepSampler(Sampler[list[int]]):

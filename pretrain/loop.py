@@ -70,7 +70,7 @@ def train(config: PretrainConfig, plan: TrainingPlan, cache: VolumeCache, out: P
     )
     dataset = PretrainDataset(
         cache, [records[key] for key in plan.training], plan=crops, intensity=intensity, transform=transform,
-        seed=config.seed,
+        seed=config.seed, weights=plan.volume_weights,
     )  # fmt: skip
     validator = Validator(
         cache, [records[key] for key in plan.validation or plan.training], plan=crops, intensity=intensity,

@@ -78,7 +78,7 @@ class VoCoModel(nn.Module):
         self.teacher = copy.deepcopy(self.student).requires_grad_(False)
 
     def embed(self, crops_NK: Tensor, chunk: int | None = None) -> Tensor:
-        """Embed crops (N, K, 1, z, y, x), giving (N, K, E) in float32 on the encoder's device; `chunk` crops at once."""
+        """Embed crops (N, K, 1, z, y, x), `chunk` of them at once, giving (N, K, E) on the encoder's device."""
         embeddings = embed_in_chunks(
             lambda crops: pooled_embedding(self.encoder(crops)), crops_NK.flatten(0, 1), size=chunk,
             device=next(self.encoder.parameters()).device,

@@ -10,7 +10,6 @@ from nnunetv2_voco.pretrain.loop import TrainingStopped
 from nnunetv2_voco.pretrain.state import Progress
 from tests.pretrain.tiny_run import random_batch, run_tiny, same_bits, weights, write_ct
 
-
 SHORT = {"steps": 4, "val_every": 4}
 
 
