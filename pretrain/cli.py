@@ -61,8 +61,11 @@ def build_parser() -> argparse.ArgumentParser:
     samples = parser.add_argument_group("samples")
     _add(samples, "crop_size", type=_integers(3, cube=True), metavar="Z,Y,X")
     _add(samples, "grid", type=_integers(3), metavar="Z,Y,X")
-    for name, kind in (("random_crops", int), ("batch_size", int), ("min_body_crop", float), ("min_body_base", float)):
-        _add(samples, name, type=kind)
+    for name in ("random_crops", "batch_size", "accumulate"):
+        _add(samples, name, type=int)
+    _add(samples, "weights", metavar="NAME=W,…|TABLE")
+    for name in ("min_body_crop", "min_body_base"):
+        _add(samples, name, type=float)
 
     training = parser.add_argument_group("training")
     for name in (
@@ -96,6 +99,8 @@ def build_parser() -> argparse.ArgumentParser:
     _add(machine, "num_workers", type=int)
     _add(machine, "compile", action="store_true")
     _add(machine, "channels_last", action="store_true")
+    _add(machine, "chunk", type=int)
+    _add(machine, "gather", action=argparse.BooleanOptionalAction)
     return parser
 
 

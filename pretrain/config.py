@@ -49,9 +49,10 @@ PAPER: dict[str, Any] = {
 """`--paper`: the published settings where our defaults differ."""
 
 RUNTIME_FIELDS = frozenset(
-    {"device", "num_workers", "save_every", "log_every", "compile", "channels_last", "precision"}
+    {"device", "num_workers", "save_every", "log_every", "compile", "channels_last", "precision", "chunk", "accumulate"}
 )
-"""Fields that say how a run is carried out, not what it computes; they may change when it is continued."""
+"""Fields that say how a run is carried out, not what it computes; they may change when it is continued. Of
+`accumulate`, the loop checks that all processes together still take as many volumes a step."""
 
 
 def _doc(default: Any, text: str) -> Any:
@@ -84,6 +85,12 @@ class PretrainConfig:
     grid: tuple[int, int, int] = _doc((1, 3, 3), "base crops along (z, y, x)")
     random_crops: int = _doc(2, "random crops per volume")
     batch_size: int = _doc(4, "volumes per step and process")
+    accumulate: int = _doc(1, "batches that are joined into one step, exactly as one larger batch")
+    weights: str | None = _doc(
+        None,
+        "how often volumes are drawn, by folder, file or pattern, such as abdomen=8,chest=1, or a CSV table of name, "
+        "weight and perhaps group; all alike if not set",
+    )
     min_body_crop: float = _doc(0.2, "least share of body in a random crop")
     min_body_base: float = _doc(0.05, "least share of body in a base crop that takes part in the loss")
 
@@ -119,6 +126,16 @@ class PretrainConfig:
     num_workers: int | None = _doc(None, "processes that load samples; derived from the number of cores if not set")
     compile: bool = _doc(False, "compile the encoder with torch.compile")
     channels_last: bool = _doc(False, "use the channels_last_3d memory format")
+    chunk: int | None = _doc(
+        None,
+        "crops that pass the encoder at once: memory depends on them and not on the batch, at one more forward pass; "
+        "all if not set, or those of one batch with --accumulate",
+    )
+    gather: bool = _doc(
+        True,
+        "let batch statistics and inter-volume loss see the volumes of all processes, as one process with the larger "
+        "batch would; without, every process has a loss of its own",
+    )
 
     def __post_init__(self) -> None:
         for name, length in (("spacing", 3), ("grid", 3), ("crop_size", 3), ("window", 2)):
@@ -132,6 +149,7 @@ class PretrainConfig:
         for name in (
             "random_crops",
             "batch_size",
+            "accumulate",
             "steps",
             "lr",
             "clip_norm",
@@ -161,6 +179,8 @@ class PretrainConfig:
             raise ValueError(f"grid {self.grid}: at least two base crops are needed to contrast")
         if self.inter_ramp is not None and self.inter_ramp < 0:
             raise ValueError(f"inter_ramp {self.inter_ramp}: must not be negative")
+        if self.chunk is not None and self.chunk < 1:
+            raise ValueError(f"chunk {self.chunk}: must be positive")
         if self.num_workers is not None and self.num_workers < 0:
             raise ValueError(f"num_workers {self.num_workers}: must not be negative")
 
@@ -168,6 +188,19 @@ class PretrainConfig:
     def ramp_steps(self) -> int:
         """Steps over which the inter-volume weight grows; 0 means full weight from the start."""
         return self.steps if self.inter_ramp is None else self.inter_ramp
+
+    @property
+    def crops_per_volume(self) -> int:
+        """Random and base crops."""
+        z, y, x = self.grid
+        return self.random_crops + z * y * x
+
+    @property
+    def crops_at_once(self) -> int | None:
+        """Crops that pass the encoder at once; None for all of a step."""
+        if self.chunk is None and self.accumulate > 1:
+            return self.batch_size * self.crops_per_volume
+        return self.chunk
 
     def save(self, path: Path) -> None:
         """Write the settings as JSON."""

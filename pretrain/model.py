@@ -4,19 +4,22 @@ Shape suffixes: N = volumes, T = random crops, B = base crops, K = T + B crops o
 """
 
 import copy
+from collections.abc import Callable
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from nnunetv2_voco.encoder import Architecture, build_encoder, embedding_size
+from nnunetv2_voco.pretrain.chunked import embed_in_chunks
 from nnunetv2_voco.pretrain.distributed import gather
 from nnunetv2_voco.pretrain.loss import VoCoLoss, voco_loss
 
 
 def pooled_embedding(feature_maps: list[Tensor]) -> Tensor:
-    """Global average of every stage's feature map, concatenated: (crops, sum of channels), float32."""
-    return torch.cat([stage.float().mean(dim=(2, 3, 4)) for stage in feature_maps], dim=1)
+    """Global average of every stage's feature map, concatenated: (crops, sum of channels), in float32 or wider."""
+    dtype = torch.promote_types(feature_maps[0].dtype, torch.float32)
+    return torch.cat([stage.to(dtype).mean(dim=(2, 3, 4)) for stage in feature_maps], dim=1)
 
 
 def projector(embedding_size: int, width: int) -> nn.Sequential:
@@ -39,7 +42,7 @@ def update_momentum(student: nn.Module, teacher: nn.Module, momentum: float) -> 
         target.lerp_(source, 1 - momentum)
 
 
-def dropout_mask(shape: tuple[int, int], *, kind: str, p: float, seed: tuple[int, int], device: torch.device) -> Tensor:
+def dropout_mask(shape: tuple[int, int], *, kind: str, p: float, seed: tuple[int, ...], device: torch.device) -> Tensor:
     """Factors 0 or 1/(1 − p) for a batch of embeddings (crops, E), a function of the seed alone.
 
     The same in every process and after a resume.
@@ -49,7 +52,7 @@ def dropout_mask(shape: tuple[int, int], *, kind: str, p: float, seed: tuple[int
         kind: "element" draws each number, "crop" whole rows (what `nn.Dropout1d` does to a matrix, as in the authors'
             code).
         p: Probability of 0.
-        seed: Run seed and step.
+        seed: Run seed and step, and the process where each has a loss of its own.
         device: Where the mask is needed; it is drawn on the CPU.
     """
     state = np.random.SeedSequence(seed).generate_state(1, np.uint64)[0]
@@ -74,10 +77,13 @@ class VoCoModel(nn.Module):
         self.student = projector(embedding_size(architecture), projection_size)
         self.teacher = copy.deepcopy(self.student).requires_grad_(False)
 
-    def embed(self, crops_NK: Tensor) -> Tensor:
-        """Embed crops (N, K, 1, z, y, x), giving (N, K, E) in float32, of the volumes of all processes."""
-        n, k = crops_NK.shape[:2]
-        return gather(pooled_embedding(self.encoder(crops_NK.flatten(0, 1))).unflatten(0, (n, k)))
+    def embed(self, crops_NK: Tensor, chunk: int | None = None) -> Tensor:
+        """Embed crops (N, K, 1, z, y, x), `chunk` of them at once, giving (N, K, E) on the encoder's device."""
+        embeddings = embed_in_chunks(
+            lambda crops: pooled_embedding(self.encoder(crops)), crops_NK.flatten(0, 1), size=chunk,
+            device=next(self.encoder.parameters()).device,
+        )  # fmt: skip
+        return embeddings.unflatten(0, crops_NK.shape[:2])
 
     def project(self, projector: nn.Module, embeddings_NKE: Tensor) -> Tensor:
         """Pass (N, K, E) through a projector in float32; its norms see all crops of all volumes at once."""
@@ -91,24 +97,30 @@ class VoCoModel(nn.Module):
         bases_valid_NB: Tensor,
         *,
         dropout: tuple[str, float],
-        dropout_seed: tuple[int, int],
+        dropout_seed: tuple[int, ...],
         intra_weight: float,
         inter_weight: float,
         reg_weight: float,
+        chunk: int | None = None,
+        gathered: bool = True,
     ) -> VoCoLoss:
         """Compute the loss over the volumes of all processes.
 
         Args:
-            crops_NK: Random crops, then base crops, (N, K, 1, z, y, x) of this process.
+            crops_NK: Random crops, then base crops, (N, K, 1, z, y, x) of this process; may still lie on the CPU.
             overlaps_NTB: Labels (N, T, B) of this process.
             bases_valid_NB: Which bases take part, bool (N, B) of this process.
             dropout: Kind and probability.
-            dropout_seed: Run seed and step.
+            dropout_seed: See `dropout_mask`.
             intra_weight: See `voco_loss`.
             inter_weight: See `voco_loss`.
             reg_weight: See `voco_loss`.
+            chunk: Crops that pass the encoder at once, see `embed_in_chunks`; all when None.
+            gathered: Whether batch statistics and the inter-volume ring go over the volumes of all processes, or
+                every process computes a loss of its own.
         """
-        embeddings_NKE = self.embed(crops_NK)
+        across: Callable[[Tensor], Tensor] = gather if gathered else lambda local: local
+        embeddings_NKE = across(self.embed(crops_NK, chunk))
         n, k, e = embeddings_NKE.shape
         mask = dropout_mask((n * k, e), kind=dropout[0], p=dropout[1], seed=dropout_seed, device=embeddings_NKE.device)
         student_NKE = self.project(self.student, embeddings_NKE * mask.reshape(n, k, -1))
@@ -120,8 +132,8 @@ class VoCoModel(nn.Module):
             teacher_NKE[:, :t],
             student_NKE[:, t:],
             teacher_NKE[:, t:],
-            gather(overlaps_NTB),
-            bases_valid=gather(bases_valid_NB),
+            across(overlaps_NTB),
+            bases_valid=across(bases_valid_NB),
             intra_weight=intra_weight,
             inter_weight=inter_weight,
             reg_weight=reg_weight,

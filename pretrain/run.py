@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -17,6 +18,7 @@ from nnunetv2_voco.pretrain import distributed
 from nnunetv2_voco.pretrain.cache import VolumeCache
 from nnunetv2_voco.pretrain.collect import CollectError, Collection, collect
 from nnunetv2_voco.pretrain.config import PretrainConfig, differing_fields
+from nnunetv2_voco.pretrain.drawn import report_drawn
 from nnunetv2_voco.pretrain.estimate import print_estimate
 from nnunetv2_voco.pretrain.figures import draw_volumes
 from nnunetv2_voco.pretrain.log import duration, make_console
@@ -28,6 +30,7 @@ from nnunetv2_voco.pretrain.training_plan import (
     preprocessing_target,
     read_dataset_plans,
 )
+from nnunetv2_voco.pretrain.weights import WeightRows, group_volumes, read_weights
 
 ROWS_SHOWN = 60
 """Rows of the table of volumes that are printed; all are in volumes.json."""
@@ -88,9 +91,13 @@ def pretrain(request: Request) -> str | None:
         cache = VolumeCache(_cache_root(request), plan.target)
     distributed.start(resolve_device(config.device), store)
     try:
-        return train(config, plan, cache, request.out, console=console)
+        verdict = train(config, plan, cache, request.out, console=console)
     finally:
         distributed.stop()
+    if verdict is not None:
+        samples = config.steps * config.batch_size * config.accumulate * distributed.world_size()
+        report_drawn(plan, seed=config.seed, samples=samples, out=request.out, console=console)
+    return verdict
 
 
 def prepare(request: Request, console: Console) -> tuple[PretrainConfig, VolumeCache, TrainingPlan]:
@@ -128,6 +135,7 @@ def prepare(request: Request, console: Console) -> tuple[PretrainConfig, VolumeC
         else read_dataset_plans(config.dataset, configuration=config.configuration, plans=config.plans)
     )
     check_network(config, dataset_plans)
+    weights = _weights(request, config)
     target = preprocessing_target(config, dataset_plans)
     cache = VolumeCache(_cache_root(request), target)
     out.mkdir(parents=True, exist_ok=True)
@@ -149,11 +157,18 @@ def prepare(request: Request, console: Console) -> tuple[PretrainConfig, VolumeC
     records = [volume.record for volume in collection.usable]
     try:
         collection.require_usable()
-        plan = make_training_plan(config, records, target=target, plans=dataset_plans)
+        grouping = weights and group_volumes(weights, {v.record.key: v.name for v in collection.usable})
+        plan = make_training_plan(config, records, target=target, plans=dataset_plans, grouping=grouping)
     except (CollectError, ValueError):
         if not plan_file.exists():  # nothing has begun that other settings could spoil
             (out / "config.json").unlink(missing_ok=True)
         raise
+    if grouping and grouping.unused:
+        console.print(
+            f"{len(grouping.unused)} name(s) in the table of weights fit no usable volume, such as "
+            f"{escape(repr(grouping.unused[0]))}.",
+            highlight=False,
+        )
     if request.dry_run:
         print_estimate(config, plan, records, console)
         return config, cache, plan
@@ -216,8 +231,36 @@ def _print_plan(config: PretrainConfig, plan: TrainingPlan, console: Console) ->
         f"features; {plan.scheme}"
         + (f" to mean {plan.properties['mean']:.0f}, SD {plan.properties['std']:.0f} HU" if plan.properties else ""),
     ]
+    if plan.groups:
+        shares = np.bincount(plan.group_of, minlength=len(plan.groups)) * plan.group_weights
+        lines.append(
+            "Drawing "
+            + ", ".join(
+                f"{share:.0%} from {group} (weight {weight:g})"
+                for group, weight, share in zip(plan.groups, plan.group_weights, shares / shares.sum(), strict=True)
+            )
+        )
     for line in lines:
-        console.print(line, highlight=False)
+        console.print(line, highlight=False, markup=False)
+
+
+def _weights(request: Request, config: PretrainConfig) -> WeightRows | None:
+    """Return the weights to be planned with.
+
+    Raises:
+        RunError: If they come from a table that a continued run needs and that was not given again.
+    """
+    if config.weights is None:
+        return None
+    try:
+        return read_weights(request.settings.get("weights", config.weights))
+    except ValueError:
+        if "weights" in request.settings:
+            raise
+        raise RunError(
+            f"{request.out}: the run was interrupted before it had read its volumes; give --weights with the table "
+            f"{config.weights} again"
+        ) from None
 
 
 def _check_folder(request: Request) -> None:
@@ -239,17 +282,20 @@ def _effective_config(request: Request) -> PretrainConfig:
         RunError: If values are given that differ from the run's.
     """
     stored_file = request.out / "config.json"
+    settings = dict(request.settings)
+    if settings.get("weights") is not None:
+        settings["weights"] = read_weights(settings["weights"]).label
     if not (request.resume and stored_file.exists()):
-        return PretrainConfig(**request.settings)
+        return PretrainConfig(**settings)
     stored = PretrainConfig.load(stored_file)
-    differing = differing_fields(stored, request.settings)
+    differing = differing_fields(stored, settings)
     if differing:
         raise RunError(
             f"{request.out}: the run to be continued has other settings:\n  "
             + "\n  ".join(differing)
             + "\nLeave them out to continue it, or start a new run with another -o"
         )
-    return PretrainConfig(**{**vars(stored), **request.settings})
+    return PretrainConfig(**{**vars(stored), **settings})
 
 
 def _cache_root(request: Request) -> Path:

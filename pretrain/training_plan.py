@@ -22,6 +22,7 @@ from nnunetv2_voco.pretrain.intensity import (
     window_properties,
 )
 from nnunetv2_voco.pretrain.preprocess import Target
+from nnunetv2_voco.pretrain.weights import Grouping
 
 MIN_FOR_VALIDATION = 3
 """With fewer volumes none is held out."""
@@ -124,6 +125,9 @@ class TrainingPlan:
         scheme: Name of nnU-Net's normalisation class.
         properties: Its statistics.
         target: What the volumes were brought to.
+        groups: Names of the groups of volumes that are drawn with weights; empty without weights.
+        group_weights: How often a volume of each is drawn.
+        group_of: Index of the group of each training volume.
     """
 
     training: tuple[str, ...]
@@ -133,6 +137,14 @@ class TrainingPlan:
     scheme: str
     properties: dict[str, float]
     target: Target
+    groups: tuple[str, ...] = ()
+    group_weights: tuple[float, ...] = ()
+    group_of: tuple[int, ...] = ()
+
+    @property
+    def volume_weights(self) -> list[float] | None:
+        """How often each training volume is drawn, relative to the others; None if alike."""
+        return [self.group_weights[i] for i in self.group_of] if self.groups else None
 
     @property
     def intensity(self) -> Intensity:
@@ -187,14 +199,21 @@ def check_network(config: PretrainConfig, plans: DatasetPlans | None) -> None:
 
 
 def make_training_plan(
-    config: PretrainConfig, records: Sequence[Record], *, target: Target, plans: DatasetPlans | None
+    config: PretrainConfig,
+    records: Sequence[Record],
+    *,
+    target: Target,
+    plans: DatasetPlans | None,
+    grouping: Grouping | None = None,
 ) -> TrainingPlan:
-    """Split the volumes, settle network, crop size and normalisation.
+    """Split the volumes, settle network, crop size, normalisation and weights.
 
     Raises:
         ValueError: If settings do not fit each other, for example a crop size that the network cannot take.
     """
     training, validation = split_volumes(records, fraction=config.val_fraction, seed=config.seed)
+    if grouping is not None and not any(grouping.weights[grouping.group_of[key]] for key in training):
+        raise ValueError(f"weights {config.weights!r}: all training volumes have weight 0; give some a positive one")
     median_shape = np.median([record.shape for record in records], axis=0)
     architecture = choose_architecture(config, plans, median_shape=median_shape, volumes=len(records))
     if config.crop_size is not None:
@@ -226,6 +245,9 @@ def make_training_plan(
         scheme=scheme,
         properties=properties,
         target=target,
+        groups=() if grouping is None else grouping.groups,
+        group_weights=() if grouping is None else grouping.weights,
+        group_of=() if grouping is None else tuple(grouping.group_of[key] for key in training),
     )
 
 
