@@ -8,7 +8,8 @@ from torch import nn
 
 from nnunetv2_voco.checkpoint import Checkpoint, save_checkpoint
 from nnunetv2_voco.encoder import build_network, plain_architecture
-from tests.nnunetv2_voco.planned_dataset import FEATURES, make_dataset
+from tests.evaluation.benchmark_dataset import make_labelled_dataset
+from tests.nnunetv2_voco.planned_dataset import FEATURES, make_dataset, write_checkpoint
 
 
 @pytest.fixture
@@ -60,3 +61,14 @@ def stripe_detector(tmp_path: Path) -> Path:
     }
     save_checkpoint(path, Checkpoint(weights=weights, architecture=architecture, preprocessing=preprocessing))
     return path
+
+
+@pytest.fixture
+def labelled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The pre-processed folder of a data set with cases and true labels, without a split of nnU-Net's."""
+    return make_labelled_dataset(tmp_path, monkeypatch)
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> Path:
+    return write_checkpoint(tmp_path / "voco_encoder.pth")

@@ -1,0 +1,212 @@
+"""Runs grouped into what is compared: an initialisation against its twin, seed by seed and case by case."""
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from nnunetv2_voco.evaluation.benchmark.collect import Result, Score
+from nnunetv2_voco.evaluation.benchmark.config import SCRATCH
+from nnunetv2_voco.evaluation.benchmark.curves import epochs_to_reach, final_value
+from nnunetv2_voco.evaluation.benchmark.statistics import Interval, difference, error_reduction, interval
+
+
+@dataclass(frozen=True, order=True)
+class Setting:
+    """What a run and its twin share, apart from fold and seed."""
+
+    dataset: str
+    configuration: str
+    schedule: str
+    training_cases: int
+    labels: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Group:
+    """The finished runs of one initialisation in one setting.
+
+    Attributes:
+        setting: The setting.
+        initialisation: Name of the weights.
+        results: The runs, one for each fold and seed.
+        dice: Mean over seeds and cases.
+        hd95_mm: The same of HD95, without the cases where it is not defined.
+        nsd: The same of the normalised surface Dice.
+    """
+
+    setting: Setting
+    initialisation: str
+    results: tuple[Result, ...]
+    dice: Interval
+    hd95_mm: Interval
+    nsd: Interval
+
+
+@dataclass(frozen=True, kw_only=True)
+class Speed:
+    """Epochs until the twin's final pseudo Dice, over the pairs of runs.
+
+    Attributes:
+        epochs: Length of the trainings.
+        twin: Median of the epochs after which the twin itself first reaches the value that it ends with.
+        other: Median of the pre-trained runs'; infinite if at least half of them never do.
+        never: How many never do.
+        pairs: Number of pairs.
+    """
+
+    epochs: int
+    twin: float
+    other: float
+    never: int
+    pairs: int
+
+    @property
+    def share(self) -> float:
+        """Share of the epochs that the pre-trained runs need."""
+        return self.other / self.epochs
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """An initialisation against its twin.
+
+    Attributes:
+        group: The pre-trained runs.
+        pairs: Pairs of runs, of the same fold and seed.
+        cases: Different validation cases.
+        dice: Difference of Dice, pre-trained minus twin; paired.
+        hd95_mm: The same of HD95; below zero is better.
+        nsd: The same of the normalised surface Dice.
+        error_reduction: 1 − (1 − Dice) / (1 − Dice of the twin).
+        speed: How fast the twin's final value is reached.
+    """
+
+    group: Group
+    pairs: int
+    cases: int
+    dice: Interval
+    hd95_mm: Interval
+    nsd: Interval
+    error_reduction: Interval
+    speed: Speed
+
+
+def group_results(results: Sequence[Result]) -> list[Group]:
+    """Group runs, the twin first within each setting, then as they were listed."""
+    groups: dict[tuple[Setting, str], list[Result]] = {}
+    for result in results:
+        groups.setdefault((_setting(result), result.run.initialisation), []).append(result)
+    found = [_group(setting, name, members) for (setting, name), members in groups.items()]
+    names = list(dict.fromkeys(result.run.initialisation for result in results))
+    return sorted(found, key=lambda g: (g.setting, g.initialisation != SCRATCH, names.index(g.initialisation)))
+
+
+def compare(groups: Sequence[Group]) -> list[Comparison]:
+    """Compare each group with its twin, over the folds and seeds which both have finished."""
+    twins = {group.setting: group for group in groups if group.initialisation == SCRATCH}
+    comparisons = []
+    for group in groups:
+        if group.initialisation != SCRATCH and group.setting in twins:
+            pairs = _pairs(twins[group.setting].results, group.results)
+            if pairs:
+                comparisons.append(_compare(group, pairs))
+    return comparisons
+
+
+def case_means(result: Result, value: Callable[[Score], float]) -> dict[str, float]:
+    """Return for each case the mean over its classes, without those where the value is not defined."""
+    of_case: dict[str, list[float]] = {}
+    for score in result.scores:
+        of_case.setdefault(score.case, []).append(value(score))
+    return {case: _mean(values) for case, values in of_case.items()}
+
+
+def measurements(columns: Sequence[Sequence[Result]], value: Callable[[Score], float]) -> list[np.ndarray]:
+    """Arrange values for `statistics`: for each fold an array (K, S, C).
+
+    Args:
+        columns: For each of the K quantities its runs; the k-th runs of all have the same fold and seed.
+        value: What is measured.
+    """
+    folds: dict[int, list[list[dict[str, float]]]] = {}
+    for runs in zip(*columns, strict=True):
+        folds.setdefault(runs[0].run.fold, []).append([case_means(run, value) for run in runs])
+    arrays = []
+    for pairs in folds.values():
+        cases = sorted({case for pair in pairs for means in pair for case in means})
+        table = [[[means.get(case, math.nan) for case in cases] for means in pair] for pair in pairs]
+        arrays.append(np.array(table).transpose(1, 0, 2))
+    return arrays
+
+
+def _dice(score: Score) -> float:
+    return score.dice
+
+
+def _hd95(score: Score) -> float:
+    return score.hd95_mm
+
+
+def _nsd(score: Score) -> float:
+    return score.nsd
+
+
+def _setting(result: Result) -> Setting:
+    run = result.run
+    return Setting(run.dataset, run.configuration, run.schedule, run.training_cases, run.labels)
+
+
+def _group(setting: Setting, name: str, members: Sequence[Result]) -> Group:
+    means = [interval(measurements([members], value), lambda mean: mean) for value in (_dice, _hd95, _nsd)]
+    return Group(
+        setting=setting, initialisation=name, results=tuple(members), dice=means[0], hd95_mm=means[1], nsd=means[2]
+    )
+
+
+def _pairs(twins: Iterable[Result], others: Iterable[Result]) -> list[tuple[Result, Result]]:
+    by_key = {(twin.run.fold, twin.run.seed): twin for twin in twins}
+    keys = [(other, (other.run.fold, other.run.seed)) for other in others]
+    return [(by_key[key], other) for other, key in keys if key in by_key]
+
+
+def _compare(group: Group, pairs: Sequence[tuple[Result, Result]]) -> Comparison:
+    columns = list(zip(*pairs, strict=True))
+    dice = measurements(columns, _dice)
+    return Comparison(
+        group=group,
+        pairs=len(pairs),
+        cases=sum(fold.shape[2] for fold in dice),
+        dice=interval(dice, difference),
+        hd95_mm=interval(measurements(columns, _hd95), difference),
+        nsd=interval(measurements(columns, _nsd), difference),
+        error_reduction=interval(dice, error_reduction),
+        speed=_speed(pairs),
+    )
+
+
+def _speed(pairs: Sequence[tuple[Result, Result]]) -> Speed:
+    twins, others = [], []
+    for twin, other in pairs:
+        target = final_value(twin.curve.pseudo_dice)
+        for epochs, result in ((twins, twin), (others, other)):
+            reached = epochs_to_reach(result.curve.pseudo_dice, target)
+            epochs.append(math.inf if reached is None else float(reached))
+    return Speed(
+        epochs=max(len(other.curve.pseudo_dice) for _, other in pairs),
+        twin=_median(twins),
+        other=_median(others),
+        never=sum(map(math.isinf, others)),
+        pairs=len(pairs),
+    )
+
+
+def _median(values: Sequence[float]) -> float:
+    """Return the median; of an even number the upper one, so that it stays a number of epochs, or infinite."""
+    return sorted(values)[len(values) // 2]
+
+
+def _mean(values: Sequence[float]) -> float:
+    known = [value for value in values if not math.isnan(value)]
+    return sum(known) / len(known) if known else math.nan

@@ -1,0 +1,152 @@
+"""From the benchmark's file to its runs, and from a run to the plans that make it differ from the others."""
+
+import copy
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from nnunetv2_voco.evaluation.benchmark.amounts import count_cases, training_subset, validation_subset
+from nnunetv2_voco.evaluation.benchmark.config import STOCK, Benchmark, DatasetGrid, Initialisation
+from nnunetv2_voco.evaluation.benchmark.datasets import PlannedDataset, open_dataset
+from nnunetv2_voco.evaluation.benchmark.run import Run
+from nnunetv2_voco.source import PLANS_KEY, WeightSource, digest, local_file
+
+EXPERIMENT_KEY = "nnunetv2_voco_experiment"
+"""Key of the plans under which the trainers find the cases, the seed and the length of a run."""
+
+TRAINER = "nnUNetTrainerVoCo"
+PLANS_PREFIX = "nnUNetPlans_VoCoBench_"
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlannedRun:
+    """A run and the plans it trains with.
+
+    Attributes:
+        run: The run.
+        dataset: Its data set.
+        plans: The data set's plans, with the weights and the experiment in them.
+    """
+
+    run: Run
+    dataset: PlannedDataset
+    plans: dict[str, Any]
+
+
+def plan_runs(benchmark: Benchmark) -> list[PlannedRun]:
+    """Return all runs, seed by seed and from few labels to many, each once.
+
+    Runs that would be the same, because two amounts of labels mean the same number of cases, are one run.
+
+    Raises:
+        ValueError: If the file asks for what a data set does not have.
+        FileNotFoundError: If a data set, plans or a checkpoint are missing.
+    """
+    planned = [run for grid in benchmark.datasets for run in _runs_of_dataset(grid)]
+    unique = {item.run.id: item for item in reversed(planned)}
+    runs = [item for item in planned if unique.get(item.run.id) is item]
+    return sorted(runs, key=lambda item: item.run.seed)  # stable: the file's order within a seed
+
+
+def weight_source(initialisation: Initialisation) -> WeightSource | None:
+    """Return the block of `voco_plan` for an initialisation; None for the twin.
+
+    Raises:
+        FileNotFoundError: If the checkpoint is missing.
+    """
+    if initialisation.checkpoint is None:
+        return None
+    return WeightSource(
+        checkpoint=initialisation.checkpoint,
+        sha256=digest(local_file(initialisation.checkpoint)),
+        decoder=initialisation.decoder,
+        across_families=initialisation.across_families,
+        insist=initialisation.insist,
+    )
+
+
+def _runs_of_dataset(grid: DatasetGrid) -> Iterator[PlannedRun]:
+    dataset = open_dataset(grid.dataset, grid.plans)
+    sources = {initialisation.name: weight_source(initialisation) for initialisation in grid.initialisations}
+    for configuration in grid.configurations:
+        dataset.check_configuration(configuration)
+        for fold in grid.folds:
+            training, validation = dataset.fold_cases(fold, configuration)
+            validation = validation_subset(validation, grid.validation_cases, dataset=dataset.name, fold=fold)
+            amounts = sorted(grid.labels, key=lambda amount: count_cases(amount, len(training)))
+            for seed in grid.seeds:
+                for amount in amounts:
+                    cases = training_subset(
+                        training,
+                        count_cases(amount, len(training)),
+                        dataset=dataset.name,
+                        fold=fold,
+                        seed=seed if grid.subset_seed is None else grid.subset_seed,
+                    )
+                    for schedule in grid.schedules:
+                        for name, source in sources.items():
+                            experiment = {
+                                "training_cases": cases,
+                                "validation_cases": validation,
+                                "seed": seed,
+                                "epochs": grid.epochs,
+                                "iterations_per_epoch": grid.iterations_per_epoch,
+                                "val_iterations_per_epoch": grid.val_iterations_per_epoch,
+                                "from_scratch": source is None,
+                            }
+                            yield _planned_run(
+                                dataset, configuration, source, experiment,
+                                initialisation=name, schedule=schedule, labels=amount, fold=fold,
+                                nsd_tolerance_mm=grid.nsd_tolerance_mm,
+                            )  # fmt: skip
+
+
+def _planned_run(
+    dataset: PlannedDataset,
+    configuration: str,
+    source: WeightSource | None,
+    experiment: dict[str, Any],
+    *,
+    initialisation: str,
+    schedule: str,
+    labels: str,
+    fold: int,
+    nsd_tolerance_mm: float,
+) -> PlannedRun:
+    trainer = TRAINER if schedule == STOCK else f"{TRAINER}_{schedule}"
+    content = copy.deepcopy(dataset.plans)
+    content[EXPERIMENT_KEY] = experiment
+    if source is not None:
+        content[PLANS_KEY] = source.to_plans()
+    cases = experiment["training_cases"]
+    number = dataset.name.removeprefix("Dataset").split("_", 1)[0]
+    name = f"{number}_{configuration}_{initialisation}_{schedule}_n{len(cases)}_f{fold}_s{experiment['seed']}"
+    identity = f"{name}_{_fingerprint(content, trainer, configuration, fold)}"
+    content["plans_name"] = f"{PLANS_PREFIX}{identity}"
+    run = Run(
+        id=identity,
+        dataset=dataset.name,
+        configuration=configuration,
+        trainer=trainer,
+        plans=content["plans_name"],
+        initialisation=initialisation,
+        schedule=schedule,
+        labels=labels,
+        training_cases=len(cases),
+        validation_cases=len(experiment["validation_cases"]),
+        fold=fold,
+        seed=experiment["seed"],
+        nsd_tolerance_mm=nsd_tolerance_mm,
+    )
+    return PlannedRun(run=run, dataset=dataset, plans=content)
+
+
+def _fingerprint(plans: dict[str, Any], trainer: str, configuration: str, fold: int) -> str:
+    """Eight digits that change with whatever changes the result; a checkpoint counts by content, not by place."""
+    content = copy.deepcopy(plans)
+    if PLANS_KEY in content:
+        del content[PLANS_KEY]["checkpoint"]
+    text = json.dumps([content, trainer, configuration, fold], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:8]

@@ -1,0 +1,122 @@
+"""The results as rows of text, for table.md and report.html alike."""
+
+import math
+from collections.abc import Callable, Sequence
+
+from nnunetv2_voco.evaluation.benchmark.comparisons import Comparison, Group, Speed
+from nnunetv2_voco.evaluation.benchmark.config import SCRATCH
+from nnunetv2_voco.evaluation.benchmark.statistics import Interval
+
+HEADER = (
+    "labelled cases", "schedule", "start", "runs", "Dice", "difference to scratch", "error reduction",
+    "HD95 mm", "difference", "NSD", "difference", "epochs to scratch's final Dice",
+)  # fmt: skip
+
+LEGEND = (
+    "Dice, HD95 and NSD: mean over runs and validation cases, classes averaged within a case. Differences: pre-trained "
+    "minus scratch, paired by fold, seed and case, with the 95 % interval of a bootstrap over seeds and cases. Error: "
+    "1 − Dice. HD95 leaves out cases where a class is not predicted; NSD counts them as 0. Epochs: median over pairs "
+    "of runs until nnU-Net's pseudo Dice, averaged over a tenth of the epochs, reaches the value with which the twin "
+    "from scratch ends; in parentheses, when the twin itself first did."
+)
+
+PAIRS_FOR_A_VERDICT = 3
+"""With fewer pairs of runs the spread between seeds is not known, whatever the interval says."""
+
+
+def rows_of(groups: Sequence[Group], comparisons: Sequence[Comparison]) -> list[list[str]]:
+    """Return one row of text per group, in the columns of `HEADER`."""
+    by_group = {(c.group.setting, c.group.initialisation): c for c in comparisons}
+    return [_row(group, by_group.get((group.setting, group.initialisation))) for group in groups]
+
+
+def markdown(title: str, groups: Sequence[Group], comparisons: Sequence[Comparison]) -> str:
+    """Return a heading and a table for each data set and configuration."""
+    parts = [f"# {title}\n"]
+    for name in dict.fromkeys(place(group) for group in groups):
+        parts.append(f"\n## {name}\n")
+        parts.append("| " + " | ".join(HEADER) + " |")
+        parts.append("|" + "---|" * len(HEADER))
+        chosen = [group for group in groups if place(group) == name]
+        parts += ["| " + " | ".join(row) + " |" for row in rows_of(chosen, comparisons)]
+    return "\n".join([*parts, "", LEGEND, ""])
+
+
+def place(group: Group) -> str:
+    """Name data set and configuration."""
+    return f"{group.setting.dataset}, {group.setting.configuration}"
+
+
+def sentence(comparison: Comparison) -> str:
+    """Say in words what pre-training was worth in one setting."""
+    setting, speed = comparison.group.setting, comparison.speed
+    schedule = "" if setting.schedule == "stock" else f" ({setting.schedule})"
+    few = comparison.pairs < PAIRS_FOR_A_VERDICT
+    verb = "changes nothing that can be told from chance"
+    if comparison.dice.is_above_zero:
+        verb = "seems to help" if few else "helps"
+    elif comparison.dice.is_below_zero:
+        verb = "seems to harm" if few else "harms"
+    return (
+        f"{comparison.group.initialisation}{schedule}, {cases(setting.training_cases)}: {verb}. "
+        f"Dice {signed(comparison.dice)}, error reduced by {percent(comparison.error_reduction)}; scratch's final "
+        f"pseudo Dice {_reached(speed)}. {comparison.pairs} {'pair' if comparison.pairs == 1 else 'pairs'} of runs, "
+        f"{cases(comparison.cases, 'validation')}."
+    )
+
+
+def cases(count: int, kind: str = "labelled") -> str:
+    """Write "1 labelled case", "8 labelled cases"."""
+    return f"{count} {kind} {'case' if count == 1 else 'cases'}"
+
+
+def signed(value: Interval, digits: int = 3) -> str:
+    """Write a difference with its interval."""
+    return _with_bounds(value, lambda number: f"{number:+.{digits}f}".replace("-", "−"))
+
+
+def percent(value: Interval) -> str:
+    """Write a share with its interval."""
+    return _with_bounds(value, lambda number: f"{100 * number:.0f} %".replace("-", "−"))
+
+
+def plain(value: float, digits: int = 3) -> str:
+    """Write a number; a dash if it is not known."""
+    return "–" if math.isnan(value) else f"{value:.{digits}f}"
+
+
+def epochs(speed: Speed) -> str:
+    """Write after how many of the epochs the twin's final value is reached."""
+    twin = f"{speed.twin:.0f}" if math.isfinite(speed.twin) else "–"
+    if math.isinf(speed.other):
+        return f"not in {speed.epochs} ({twin})"
+    never = f"; {speed.never} of {speed.pairs} never" if speed.never else ""
+    return f"{speed.other:.0f} of {speed.epochs} ({twin}{never})"
+
+
+def _reached(speed: Speed) -> str:
+    if math.isinf(speed.other):
+        return "not reached by half of the runs"
+    return f"reached after {100 * speed.share:.0f} % of the epochs"
+
+
+def _with_bounds(value: Interval, write: Callable[[float], str]) -> str:
+    if math.isnan(value.value):
+        return "–"
+    return f"{write(value.value)} [{write(value.low)}, {write(value.high)}]"
+
+
+def _row(group: Group, comparison: Comparison | None) -> list[str]:
+    setting = group.setting
+    start = [str(setting.training_cases), setting.schedule, group.initialisation, str(len(group.results))]
+    if comparison is None:
+        missing = "" if group.initialisation == SCRATCH else "no twin yet"
+        return [
+            *start, plain(group.dice.value), missing, "", plain(group.hd95_mm.value, 2), "",
+            plain(group.nsd.value), "", "",
+        ]  # fmt: skip
+    return [
+        *start, plain(group.dice.value), signed(comparison.dice), percent(comparison.error_reduction),
+        plain(group.hd95_mm.value, 2), signed(comparison.hd95_mm, 2),
+        plain(group.nsd.value), signed(comparison.nsd), epochs(comparison.speed),
+    ]  # fmt: skip
