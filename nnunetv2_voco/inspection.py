@@ -37,7 +37,7 @@ def main(arguments: list[str] | None = None) -> None:
         if args.dataset is not None:
             print(f"\ninto {args.configuration} of {args.plans} of {args.dataset}:")
             print(_transfer(checkpoint, args))
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, ImportError) as error:
         sys.exit(f"voco_inspect: {error}")
 
 
@@ -45,6 +45,7 @@ def describe(checkpoint: "Checkpoint | ForeignCheckpoint") -> Iterator[str]:
     """Yield lines that say what the checkpoint holds."""
     from nnunetv2_voco.checkpoint import Checkpoint
     from nnunetv2_voco.layout import canonical_weights, family_of
+    from nnunetv2_voco.swin_files import DECODER, ENCODER, feature_size, is_swin, swin_trainer
 
     blocks: dict[str, Mapping[str, Any]]
     if isinstance(checkpoint, Checkpoint):
@@ -58,10 +59,15 @@ def describe(checkpoint: "Checkpoint | ForeignCheckpoint") -> Iterator[str]:
         origin, blocks = checkpoint.origin, {"details": checkpoint.details}
     yield f"origin        {origin}"
     weights = canonical_weights(checkpoint.weights)
-    encoder = {name: tensor for name, tensor in weights.items() if name.startswith("encoder.")}
-    parts = ["encoder"] + ["decoder"] * any(name.startswith("decoder.") for name in weights)
+    swin = is_swin(weights)
+    encoder = {name: tensor for name, tensor in weights.items() if name.startswith(ENCODER if swin else "encoder.")}
+    encoder = {name: tensor for name, tensor in encoder.items() if tensor.is_floating_point()}
+    parts = ["encoder"] + ["decoder"] * any(name.startswith(DECODER if swin else "decoder.") for name in weights)
     yield f"holds         {' and '.join(parts)}; {sum(t.numel() for t in encoder.values()):,} parameters in the encoder"
-    yield f"encoder       {family_of(encoder)}; {_stages(encoder)}"
+    if swin:
+        yield f"encoder       SwinUNETR of feature size {feature_size(weights)}; for {swin_trainer(weights)}"
+    else:
+        yield f"encoder       {family_of(encoder)}; {_stages(encoder)}"
     if checkpoint.architecture is not None:
         strides = [tuple(stride) for stride in checkpoint.architecture.strides.tolist()]
         yield f"network       {checkpoint.architecture.network_class_name.rsplit('.', 1)[-1]}, strides {strides}"
@@ -74,10 +80,14 @@ def describe(checkpoint: "Checkpoint | ForeignCheckpoint") -> Iterator[str]:
 
 
 def _transfer(checkpoint: "Checkpoint | ForeignCheckpoint", args: argparse.Namespace) -> str:
+    from nnunetv2_voco.swin_files import is_swin
+    from nnunetv2_voco.swin_weights import foresee_swin
     from nnunetv2_voco.target import dataset_folder, read_plans, read_target
     from nnunetv2_voco.transfer import MINIMUM_SHARE, load_encoder
 
     folder = dataset_folder(args.dataset)
+    if is_swin(checkpoint.weights):
+        return str(foresee_swin(folder, read_plans(folder, args.plans), args.configuration, checkpoint))
     target = read_target(folder, read_plans(folder, args.plans), args.configuration)
     report = load_encoder(
         target.build(),

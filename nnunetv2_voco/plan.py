@@ -42,15 +42,13 @@ def main(arguments: list[str] | None = None) -> None:
             insist=args.insist,
         )
         name = args.name or f"{re.sub('[^A-Za-z0-9]+', '_', file.stem)}_{sha256[:8]}"
-        written = write_plans(args.dataset, args.plans, name, source)
-    except (ValueError, OSError) as error:
+        write_plans(args.dataset, args.plans, name, source)
+    except (ValueError, OSError, ImportError) as error:
         sys.exit(f"voco_plan: {error}")
-    print(f"\nwrote {written}; train with")
-    print(f"  nnUNetv2_train {args.dataset} 3d_fullres 0 -tr nnUNetTrainerVoCo -p {written.stem}")
 
 
 def write_plans(dataset: str, plans_name: str, name: str, source: "WeightSource") -> Path:
-    """Write the plans with `source` in them and print what would be transferred into each 3D configuration.
+    """Write the plans with `source` in them; print what would be transferred into each 3D configuration and what next.
 
     Args:
         dataset: Name or number.
@@ -74,28 +72,39 @@ def write_plans(dataset: str, plans_name: str, name: str, source: "WeightSource"
         raise ValueError(f"name {name!r}: take letters, digits, - and single _; nnU-Net splits folder names at __")
     folder = dataset_folder(dataset)
     plans = read_plans(folder, plans_name)
-    _check_transfer(folder, plans, source)
+    trainer = _check_transfer(folder, plans, source)
     plans["plans_name"] = f"{plans_name}_VoCo_{name}"
     plans[PLANS_KEY] = source.to_plans()
     file = folder / f"{plans['plans_name']}.json"
     if file.exists() and read_plans(folder, file.stem).get(PLANS_KEY) != plans[PLANS_KEY]:
         raise FileExistsError(f"{file}: exists with other weights in it; take another name with -n")
     write_json(file, plans)
+    print(f"\nwrote {file}; train with\n  nnUNetv2_train {dataset} 3d_fullres 0 -tr {trainer} -p {file.stem}")
     return file
 
 
-def _check_transfer(folder: Path, plans: dict, source: "WeightSource") -> None:
-    """Print the account of the transfer into each 3D configuration; raise if it is refused in all."""
+def _check_transfer(folder: Path, plans: dict, source: "WeightSource") -> str:
+    """Print the account of the transfer into each 3D configuration; raise if it is refused in all.
+
+    Returns:
+        The trainer for these weights.
+    """
+    from nnunetv2_voco.swin_files import is_swin, swin_trainer
+    from nnunetv2_voco.swin_weights import foresee_swin
     from nnunetv2_voco.target import read_target
     from nnunetv2_voco.transfer import MINIMUM_SHARE, TransferError, load_encoder
 
     checkpoint = source.open()
+    from_swin = is_swin(checkpoint.weights)
     refusals = []
     targets = [read_target(folder, plans, configuration) for configuration in plans["configurations"]]
     targets = [target for target in targets if target.is_3d]
     for target in targets:
         print(f"\n{target.configuration}")
         try:
+            if from_swin:
+                print(foresee_swin(folder, plans, target.configuration, checkpoint))
+                continue
             report = load_encoder(
                 target.build(),
                 checkpoint,
@@ -110,3 +119,4 @@ def _check_transfer(folder: Path, plans: dict, source: "WeightSource") -> None:
             print(f"refused: {error}")
     if len(refusals) == len(targets):
         raise ValueError("\n".join(["the weights fit no 3D configuration of these plans", *refusals]))
+    return swin_trainer(checkpoint.weights) if from_swin else "nnUNetTrainerVoCo"

@@ -26,6 +26,7 @@ pytestmark = [
 ]
 
 NAMES = voco_trainers.__all__
+STOCK_NETWORKS = [name for name in NAMES if "Swin" not in name]
 
 
 def weights_of(path: Path) -> dict[str, torch.Tensor]:
@@ -40,16 +41,22 @@ def test_nnunet_finds_each_trainer_as_the_packaged_class(name: str, monkeypatch:
     assert found.__module__.startswith("nnunetv2_voco.trainers.")
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", STOCK_NETWORKS)
 def test_networks_are_the_stock_ones(name: str) -> None:
     assert getattr(voco_trainers, name).build_network_architecture is nnUNetTrainer.build_network_architecture
+
+
+@pytest.mark.parametrize("name", STOCK_NETWORKS)
+def test_models_with_stock_networks_name_the_stock_trainer(name: str) -> None:
+    assert getattr(voco_trainers, name).saved_trainer_name == "nnUNetTrainer"
 
 
 def test_every_schedule_comes_in_three_lengths() -> None:
     lengths = {name: getattr(voco_trainers, name).length_epochs for name in NAMES}
     for family in ("", "_warmup", "_sawtooth", "_frozen"):
         assert [lengths[f"nnUNetTrainerVoCo{family}{suffix}"] for suffix in ("", "_150ep", "_5ep")] == [1000, 150, 5]
-    assert [lengths[f"nnUNetTrainerVoCoScratch{suffix}"] for suffix in ("", "_150ep", "_5ep")] == [1000, 150, 5]
+    for family in ("Scratch", *(f"Swin{kind}_{size}" for kind in ("", "Scratch") for size in "BLH")):
+        assert [lengths[f"nnUNetTrainerVoCo{family}{suffix}"] for suffix in ("", "_150ep", "_5ep")] == [1000, 150, 5]
 
 
 def test_new_training_starts_from_the_weights_in_the_variable(
