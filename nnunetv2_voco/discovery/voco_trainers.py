@@ -4,6 +4,11 @@ nnU-Net forgets the modules of a scanned folder after the search. A class define
 that is only re-exported stays the packaged one.
 """
 
+from nnunetv2_voco.trainers.adamw import (
+    nnUNetTrainerVoCo_adamw,
+    nnUNetTrainerVoCo_adamw_5ep,
+    nnUNetTrainerVoCo_adamw_150ep,
+)
 from nnunetv2_voco.trainers.frozen import (
     nnUNetTrainerVoCo_frozen,
     nnUNetTrainerVoCo_frozen_5ep,
@@ -11,6 +16,12 @@ from nnunetv2_voco.trainers.frozen import (
 )
 from nnunetv2_voco.trainers.lengths import nnUNetTrainerVoCo_5ep, nnUNetTrainerVoCo_150ep
 from nnunetv2_voco.trainers.nnUNetTrainerVoCo import nnUNetTrainerVoCo
+from nnunetv2_voco.trainers.nomirroring import (
+    nnUNetTrainerVoCo_adamw_nomirroring,
+    nnUNetTrainerVoCo_nomirroring,
+    nnUNetTrainerVoCo_nomirroring_5ep,
+    nnUNetTrainerVoCo_nomirroring_150ep,
+)
 from nnunetv2_voco.trainers.sawtooth import (
     nnUNetTrainerVoCo_sawtooth,
     nnUNetTrainerVoCo_sawtooth_5ep,
@@ -76,9 +87,16 @@ __all__ = [
     "nnUNetTrainerVoCoSwin_L_5ep",
     "nnUNetTrainerVoCo_150ep",
     "nnUNetTrainerVoCo_5ep",
+    "nnUNetTrainerVoCo_adamw",
+    "nnUNetTrainerVoCo_adamw_150ep",
+    "nnUNetTrainerVoCo_adamw_5ep",
+    "nnUNetTrainerVoCo_adamw_nomirroring",
     "nnUNetTrainerVoCo_frozen",
     "nnUNetTrainerVoCo_frozen_150ep",
     "nnUNetTrainerVoCo_frozen_5ep",
+    "nnUNetTrainerVoCo_nomirroring",
+    "nnUNetTrainerVoCo_nomirroring_150ep",
+    "nnUNetTrainerVoCo_nomirroring_5ep",
     "nnUNetTrainerVoCo_sawtooth",
     "nnUNetTrainerVoCo_sawtooth_150ep",
     "nnUNetTrainerVoCo_sawtooth_5ep",

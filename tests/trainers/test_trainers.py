@@ -53,7 +53,7 @@ def test_models_with_stock_networks_name_the_stock_trainer(name: str) -> None:
 
 def test_every_schedule_comes_in_three_lengths() -> None:
     lengths = {name: getattr(voco_trainers, name).length_epochs for name in NAMES}
-    for family in ("", "_warmup", "_sawtooth", "_frozen"):
+    for family in ("", "_warmup", "_sawtooth", "_frozen", "_adamw", "_nomirroring"):
         assert [lengths[f"nnUNetTrainerVoCo{family}{suffix}"] for suffix in ("", "_150ep", "_5ep")] == [1000, 150, 5]
     for family in ("Scratch", *(f"Swin{kind}_{size}" for kind in ("", "Scratch") for size in "BLH")):
         assert [lengths[f"nnUNetTrainerVoCo{family}{suffix}"] for suffix in ("", "_150ep", "_5ep")] == [1000, 150, 5]
@@ -250,6 +250,27 @@ def test_frozen_encoder_stays_as_it_was_and_the_decoder_learns(
     trainer.run_training()
     assert all(torch.equal(t, weights_of(checkpoint)[name]) for name, t in encoder_tensors(trainer.network).items())
     assert not torch.equal(trainer.network.decoder.seg_layers[-1].weight, before)
+
+
+def test_adamw_variant_optimises_with_adamw_from_its_own_rate(
+    checkpoint: Path, preprocessed: Path, start: Callable
+) -> None:
+    trainer = start("nnUNetTrainerVoCo_adamw_5ep")
+    trainer.initialize()
+    assert type(trainer.optimizer) is torch.optim.AdamW
+    assert trainer.optimizer.param_groups[0]["lr"] == 1e-3
+    trainer.lr_scheduler.step(4)
+    assert trainer.optimizer.param_groups[0]["lr"] == pytest.approx(1e-3 * (1 - 4 / 5) ** 0.9)
+
+
+@pytest.mark.parametrize("name", ["nnUNetTrainerVoCo_nomirroring", "nnUNetTrainerVoCo_adamw_nomirroring"])
+def test_variants_without_mirroring_mirror_neither_in_training_nor_in_prediction(
+    name: str, preprocessed: Path, start: Callable
+) -> None:
+    for variant, axes in ((name, None), ("nnUNetTrainerVoCo", (0, 1, 2))):
+        trainer = start(variant)
+        assert trainer.configure_rotation_dummyDA_mirroring_and_inital_patch_size()[3] == axes
+        assert trainer.inference_allowed_mirroring_axes == axes
 
 
 def test_frozen_encoder_must_be_covered_wholly(
