@@ -17,7 +17,7 @@ from nnunetv2_voco.pretrain.log import progress_bar
 from nnunetv2_voco.pretrain.on_dask import process_on_dask
 from nnunetv2_voco.pretrain.record import Record
 from nnunetv2_voco.pretrain.run import print_table
-from nnunetv2_voco.pretrain.sources import Fate, SourceList, list_sources, load_names, merge_fates, note_fates
+from nnunetv2_voco.pretrain.sources import BEGUN, Fate, SourceList, list_sources, load_names, merge_fates, note_fates
 from nnunetv2_voco.pretrain.training_plan import preprocessing_target, read_dataset_plans
 from nnunetv2_voco.pretrain.verify import find_faults, forget
 from nnunetv2_voco.pretrain.workers import process_in_workers
@@ -74,6 +74,8 @@ def preprocess_part(request: PartRequest, console: Console) -> Collection:
         console.print(f"{volumes.number} volumes found, {volumes.skipped} files or folders skipped.", highlight=False)
         return Collection(volumes=(), skipped=volumes.skipped_files())
     cache.create()
+    kind = cache.folder.name
+    note_fates(root, [Fate(kind, volumes.name, BEGUN, "", "", "", None)])  # should no part live to note its volumes
     sources = volumes.sources(request.folders, part=request.part, parts=request.parts)
     console.print(
         f"{len(sources)} of {volumes.number} volumes, to {describe_target(cache.target)}, in {cache.folder.name}",
@@ -86,7 +88,6 @@ def preprocess_part(request: PartRequest, console: Console) -> Collection:
     )
     with progress_bar(console, "Pre-processing volumes") as on_progress:
         done = process_sources(list(sources.values()), cache, target=cache.target, work=work, on_progress=on_progress)
-    kind = cache.folder.name
     note_fates(
         root,
         [
@@ -154,7 +155,7 @@ def _report_missing(root: Path, cache: VolumeCache, fates: list[Fate], console: 
         file = root / "sources" / f"{name}.jsonl.gz"
         if not file.exists():
             continue
-        seen = {fate.number: fate for fate in fates if fate.list_name == name}
+        seen = {fate.number: fate for fate in fates if fate.list_name == name and fate.number != BEGUN}
         numbers = list(seen)
         rows = index.rows([seen[number].key for number in numbers])
         failed = [seen[number] for number, row in zip(numbers, rows, strict=True) if row < 0]

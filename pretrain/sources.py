@@ -28,6 +28,9 @@ HEARTBEAT_S = 2.0
 SILENCE_S = 60.0
 """After so long without a sign of life another process takes over."""
 
+BEGUN = -1
+"""In place of a volume's number: work on the list has begun."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class SourceList:

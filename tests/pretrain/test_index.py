@@ -11,32 +11,9 @@ import pytest
 
 from nnunetv2_voco.pretrain.index import IndexedRecords, VolumeIndex, add_segment, merge_segments
 from nnunetv2_voco.pretrain.intensity import body_properties
-from nnunetv2_voco.pretrain.preprocess import HISTOGRAM_EDGES
 from nnunetv2_voco.pretrain.record import Record
 from nnunetv2_voco.pretrain.training_plan import split_volumes
-
-
-def make_records(number: int, *, first: int = 0) -> list[Record]:
-    """Records with every kind of content; the same number gives the same record."""
-    return [_make_record(i) for i in range(first, first + number)]
-
-
-def _make_record(i: int) -> Record:
-    rng = np.random.default_rng(i)
-    if i % 7 == 3:
-        return Record(key=f"{rng.integers(2**60):024x}", reason=f"too small ({i % 2})")
-    return Record(
-        key=f"{rng.integers(2**60):024x}",
-        shape=tuple(int(n) for n in rng.integers(1, 600, 3)),
-        content=f"{rng.integers(2**60):020x}",
-        fill=-1024 if i % 2 else int(rng.integers(-3000, 0)),
-        mended=("padding of −3024 set to -1024", "turned")[: i % 3],
-        histogram=None if i % 5 == 1 else tuple(int(n) for n in rng.integers(0, 2**20, len(HISTOGRAM_EDGES) - 1)),
-        original_shape=(512, 512, i) if i else (),
-        original_spacing_mm=(0.9766, 1.0 / 3, 5.0) if i else (),
-        bytes=int(rng.integers(2**40)),
-        digest=f"{rng.integers(2**60):024x}",
-    )
+from tests.pretrain.index_records import add_and_merge, make_records
 
 
 def in_index(records: list[Record]) -> list[Record]:
@@ -152,15 +129,9 @@ def test_damaged_segment_is_named(tmp_path):
         VolumeIndex.open(tmp_path)
 
 
-def _add_and_merge(folder: str, worker: int) -> None:
-    for round_ in range(6):
-        add_segment(Path(folder), make_records(3, first=100 * worker + 3 * round_))
-        merge_segments(Path(folder))
-
-
-def test_processes_that_add_and_merge_at_a_time_lose_nothing(tmp_path):
+def test_processes_thatadd_and_merge_at_a_time_lose_nothing(tmp_path):
     context = multiprocessing.get_context("spawn")
-    workers = [context.Process(target=_add_and_merge, args=(str(tmp_path), i)) for i in range(2)]
+    workers = [context.Process(target=add_and_merge, args=(str(tmp_path), i)) for i in range(2)]
     for worker in workers:
         worker.start()
     for worker in workers:
