@@ -61,7 +61,7 @@ def main() -> None:
 
 
 def sample_times(cache: VolumeCache, records: Sequence[Record], repeats: int) -> list[float]:
-    intensity = ct_intensity(body_properties(record.histogram or () for record in records))
+    intensity = ct_intensity(body_properties(cache.open_index().histograms([record.key for record in records])))
     transform = crop_transforms(shift_amplitude=0.1 * (intensity.window[1] - intensity.window[0]), isotropic_plane=True)
     dataset = PretrainDataset(cache, records, plan=PLAN, intensity=intensity, transform=transform, seed=0)
     times = []
@@ -82,10 +82,12 @@ def tiled(cache: VolumeCache, record: Record) -> Record:
     large = PreparedVolume(
         array=np.tile(volume.read((0, 0, 0), whole), TILES),
         body_map=np.tile(np.rint(body * 255).astype(np.uint8), TILES),
-        histogram=np.asarray(record.histogram),
+        histogram=np.array(next(cache.open_index().histograms([record.key]))),
         content="",
     )
-    return cache.write({}, large, key="tiled")
+    stored = cache.write({}, large, key="tiled")
+    cache.add_to_index([stored])
+    return stored
 
 
 def bits_per_voxel(records: Sequence[Record]) -> float:

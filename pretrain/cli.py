@@ -34,7 +34,9 @@ def build_parser() -> argparse.ArgumentParser:
         argument_default=argparse.SUPPRESS,
         allow_abbrev=False,
     )
-    parser.add_argument("folders", nargs="*", metavar="FOLDER", help="folders of volumes")
+    parser.add_argument(
+        "folders", nargs="*", metavar="FOLDER", help="folders of volumes; none to train on all that CACHE holds"
+    )
     parser.add_argument("-o", "--out", required=True, type=Path, metavar="OUT", help="folder of the run")
     parser.add_argument(
         "--cache", type=Path, help="folder of pre-processed volumes, may be shared (default: OUT/cache)"
@@ -51,10 +53,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
 
     data = parser.add_argument_group("data and network")
-    _add(data, "dataset", "-d", metavar="DATASET")
-    _add(data, "configuration", "-c")
-    _add(data, "plans", "-p")
-    _add(data, "spacing", type=number_list(float, 3, cube=True), metavar="Z,Y,X")
+    add_target_options(data)
     _add(data, "window", type=number_list(float, 2), metavar="LOW,HIGH")
     _add(data, "arch", choices=ARCHITECTURES)
     _add(data, "features", type=number_list(int), metavar="N,N,…")
@@ -105,6 +104,15 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def add_target_options(group: argparse._ArgumentGroup) -> None:
+    """Add the options that decide what cached volumes are brought to; `voco_preprocess` has the same."""
+    _add(group, "dataset", "-d", metavar="DATASET")
+    _add(group, "configuration", "-c")
+    _add(group, "plans", "-p")
+    _add(group, "spacing", type=number_list(float, 3, cube=True), metavar="Z,Y,X")
+    _add(group, "lossy", type=int, metavar="HU")
+
+
 def given_settings(arguments: dict[str, Any]) -> dict[str, Any]:
     """Turn parsed arguments into fields of `PretrainConfig`: presets first, explicit options over them."""
     settings: dict[str, Any] = {}
@@ -129,7 +137,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     run = {name: arguments.pop(name) for name in ("out", "cache", "resume", "dry_run") if name in arguments}
     run["folders"] = tuple(arguments.pop("folders", ()))
     run["num_processes"] = arguments.pop("num_processes", None) or os.cpu_count() or 1
-    _refuse_what_a_dataset_decides(arguments)
+    refuse_what_a_dataset_decides(arguments, "voco_pretrain")
 
     from nnunetv2_voco.pretrain.collect import CollectError
     from nnunetv2_voco.pretrain.loop import TrainingStopped
@@ -154,12 +162,13 @@ def _with_window_joined(argv: Sequence[str]) -> list[str]:
     return joined
 
 
-def _refuse_what_a_dataset_decides(arguments: dict[str, Any]) -> None:
+def refuse_what_a_dataset_decides(arguments: dict[str, Any], command: str) -> None:
+    """Exit if -d is given with what the dataset's plans decide."""
     if "dataset" not in arguments:
         return
     for name in ("spacing", "window", "arch", "preset"):
         if name in arguments:
-            sys.exit(f"voco_pretrain: --{name} and -d exclude each other: with -d the dataset's plans decide it")
+            sys.exit(f"{command}: --{name} and -d exclude each other: with -d the dataset's plans decide it")
 
 
 def _add(group: argparse._ArgumentGroup, name: str, *flags: str, **options: Any) -> None:

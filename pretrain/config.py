@@ -73,6 +73,7 @@ class PretrainConfig:
     configuration: str = _doc("3d_fullres", "configuration within the plans")
     plans: str = _doc("nnUNetPlans", "name of the plans")
     spacing: tuple[float, float, float] = _doc((SPACING_MM,) * 3, "target spacing in mm, (z, y, x)")
+    lossy: int = _doc(0, "largest error in HU that the cache may make to be smaller; 1 saves a quarter, 2 a third")
     window: tuple[float, float] | None = _doc(None, "HU window for normalisation; statistics of the folder if not set")
     arch: str = _doc("plain", "network when no dataset is given: plain or one of nnU-Net's residual presets")
     features: tuple[int, ...] | None = _doc(None, "channels per encoder stage, to narrow or widen the network")
@@ -160,7 +161,7 @@ class PretrainConfig:
         ):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} {getattr(self, name)}: must be positive")
-        for name in ("warmup_steps", "weight_decay", "intra_weight", "inter_weight", "reg_weight", "seed"):
+        for name in ("lossy", "warmup_steps", "weight_decay", "intra_weight", "inter_weight", "reg_weight", "seed"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name} {getattr(self, name)}: must not be negative")
         for name in ("dropout_p", "teacher_momentum", "val_fraction", "min_body_crop", "min_body_base"):

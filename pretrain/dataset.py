@@ -145,7 +145,7 @@ class PretrainDataset(Dataset):
         seed: int,
         weights: Sequence[float] | None = None,
     ) -> None:
-        self.cache, self.records, self.plan = cache, list(records), plan
+        self.cache, self.records, self.plan = cache, records, plan
         self.order = VolumeOrder(len(self.records), seed, weights)
         self.intensity, self.transform, self.seed = intensity, transform, seed
 

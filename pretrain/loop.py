@@ -60,20 +60,22 @@ def train(config: PretrainConfig, plan: TrainingPlan, cache: VolumeCache, out: P
     first_process = rank == 0
 
     # data
-    records = {key: cache.record(key) for key in (*plan.training, *plan.validation)}
-    for key, record in records.items():
-        if record is None:
-            raise TrainingStopped(f"volume {key} is no longer in {cache.folder}; run again to pre-process it")
+    try:
+        training, validation = cache.records(plan.training), cache.records(plan.validation or plan.training)
+    except KeyError as error:
+        raise TrainingStopped(
+            f"volume {error.args[0]} is no longer in {cache.folder}; run again to pre-process it"
+        ) from None
     intensity, crops = plan.intensity, plan.crop_plan(config)
     transform = crop_transforms(
         shift_amplitude=0.1 * (intensity.window[1] - intensity.window[0]), isotropic_plane=plan.isotropic_plane
     )
     dataset = PretrainDataset(
-        cache, [records[key] for key in plan.training], plan=crops, intensity=intensity, transform=transform,
+        cache, training, plan=crops, intensity=intensity, transform=transform,
         seed=config.seed, weights=plan.volume_weights,
     )  # fmt: skip
     validator = Validator(
-        cache, [records[key] for key in plan.validation or plan.training], plan=crops, intensity=intensity,
+        cache, validation, plan=crops, intensity=intensity,
         transform=transform, seed=config.seed,
     )  # fmt: skip
 

@@ -38,6 +38,7 @@ class Target:
         normalization: None for CT, which is stored in HU and normalised on reading; else the name of the nnU-Net
             class that normalises the whole volume before it is stored.
         use_mask_for_norm: As in plans; only used with `normalization`.
+        lossy: Largest error in HU that the cache makes, see `near_lossless.py`; 0 stores every value as it is.
         version: Changes whenever pre-processing gives another result.
     """
 
@@ -45,6 +46,7 @@ class Target:
     transpose: tuple[int, int, int] = (0, 1, 2)
     normalization: str | None = None
     use_mask_for_norm: bool = False
+    lossy: int = 0
     version: int = 1
 
     @property
@@ -56,6 +58,8 @@ class Target:
     def digest(self) -> str:
         """Short name of the target, equal for equal targets."""
         fields = {**asdict(self), "spacing_mm": [float(s) for s in self.spacing_mm]}  # 1 and 1.0 are equal
+        if not self.lossy:
+            del fields["lossy"]  # which caches had not that were made before it
         return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()[:12]
 
 

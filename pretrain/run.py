@@ -1,8 +1,7 @@
 """One run from folders to encoder: collect, plan, train. What `voco_pretrain` does, callable from Python."""
 
-import contextlib
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,18 +9,18 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from nnunetv2_voco.atomic import remove_leftovers
 from nnunetv2_voco.pretrain import distributed
 from nnunetv2_voco.pretrain.cache import VolumeCache
+from nnunetv2_voco.pretrain.cached import cached_collection
 from nnunetv2_voco.pretrain.collect import CollectError, Collection, collect
 from nnunetv2_voco.pretrain.config import PretrainConfig, differing_fields
 from nnunetv2_voco.pretrain.drawn import report_drawn
 from nnunetv2_voco.pretrain.estimate import print_estimate
 from nnunetv2_voco.pretrain.figures import draw_volumes
-from nnunetv2_voco.pretrain.log import duration, make_console
+from nnunetv2_voco.pretrain.log import duration, make_console, progress_bar
 from nnunetv2_voco.pretrain.loop import resolve_device, train
 from nnunetv2_voco.pretrain.training_plan import (
     TrainingPlan,
@@ -48,7 +47,7 @@ class Request:
     """What a user asks for.
 
     Attributes:
-        folders: Where the volumes lie.
+        folders: Where the volumes lie; none for all volumes that the cache holds.
         out: The run's folder.
         settings: Fields of `PretrainConfig` that were given, presets included.
         cache: Root of the cache; `out/cache` if None.
@@ -112,7 +111,7 @@ def prepare(request: Request, console: Console) -> tuple[PretrainConfig, VolumeC
     if request.resume and plan_file.exists():
         plan = TrainingPlan.load(plan_file)
         cache = VolumeCache(_cache_root(request), plan.target)
-        missing = [key for key in (*plan.training, *plan.validation) if cache.record(key) is None]
+        missing = cache.missing((*plan.training, *plan.validation))
         if not missing:
             config.save(out / "config.json")
             console.print(f"Continuing the run in {escape(str(out))}.", highlight=False)
@@ -124,8 +123,10 @@ def prepare(request: Request, console: Console) -> tuple[PretrainConfig, VolumeC
                 "of volumes again to pre-process what is missing"
             )
         console.print(f"{len(missing)} volumes of this run are not in the cache any more; pre-processing them again.")
-    if not request.folders:
-        raise RunError("no folder of volumes was given; name it before -o")
+    if not request.folders and not _cache_root(request).is_dir():
+        raise RunError(
+            "no folder of volumes was given; name it before -o, or name a cache that voco_preprocess made by --cache"
+        )
     for folder in request.folders:
         if not Path(folder).exists():
             raise RunError(f"{folder}: no such folder; expected a folder of volumes")
@@ -143,22 +144,28 @@ def prepare(request: Request, console: Console) -> tuple[PretrainConfig, VolumeC
         config.save(out / "config.json")
 
     started = time.monotonic()
-    with _bar(console, "Checking volumes" if request.dry_run else "Pre-processing volumes") as on_progress:
-        collection = collect(
-            request.folders,
-            None if request.dry_run else cache,
-            target=target,
-            modality="CT" if dataset_plans is None else dataset_plans.modality,
-            num_processes=request.num_processes,
-            on_progress=on_progress,
-        )
+    if request.folders:
+        with progress_bar(console, "Checking volumes" if request.dry_run else "Pre-processing volumes") as on_progress:
+            collection = collect(
+                request.folders,
+                None if request.dry_run else cache,
+                target=target,
+                modality="CT" if dataset_plans is None else dataset_plans.modality,
+                num_processes=request.num_processes,
+                on_progress=on_progress,
+            )
+    else:
+        collection = cached_collection(_cache_root(request), target)
     print_table(collection, console)
     collection.save(out / "volumes.json")
     records = [volume.record for volume in collection.usable]
     try:
         collection.require_usable()
         grouping = weights and group_volumes(weights, {v.record.key: v.name for v in collection.usable})
-        plan = make_training_plan(config, records, target=target, plans=dataset_plans, grouping=grouping)
+        histograms = None if request.folders and request.dry_run else cache.open_index().histograms
+        plan = make_training_plan(
+            config, records, target=target, plans=dataset_plans, grouping=grouping, histograms=histograms
+        )
     except (CollectError, ValueError):
         if not plan_file.exists():  # nothing has begun that other settings could spoil
             (out / "config.json").unlink(missing_ok=True)
@@ -187,15 +194,15 @@ def prepare(request: Request, console: Console) -> tuple[PretrainConfig, VolumeC
         out / "volumes.json",
         {**dict.fromkeys(plan.training, "training"), **dict.fromkeys(plan.validation, "validation")},
     )
-    named = [(volume.name, cache.open(volume.record)) for volume in collection.usable]
-    draw_volumes(out / "volumes.png", named, plan.intensity, target.spacing_mm[1] / target.spacing_mm[2])
+    named = [(volume.name, volume.record) for volume in collection.usable]
+    draw_volumes(out / "volumes.png", named, cache, plan.intensity, target.spacing_mm[1] / target.spacing_mm[2])
     plan.save(plan_file)  # last: a run that is continued takes its existence for all of the above
     _print_plan(config, plan, console)
     return config, cache, plan
 
 
-def print_table(collection: Collection, console: Console) -> None:
-    """Print what was found and what becomes of it; rejected and skipped ones first to be seen."""
+def print_table(collection: Collection, console: Console, *, listed_in: str = "volumes.json") -> None:
+    """Print what was found and what becomes of it; `listed_in` names the file that holds all of it."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("volume", no_wrap=True, max_width=70)
     for title in ("", "size (x, y, z)", "spacing in mm"):
@@ -213,7 +220,7 @@ def print_table(collection: Collection, console: Console) -> None:
     console.print(table, highlight=False)
     console.print(
         f"{len(collection.usable)} used, {len(rejected)} rejected, {len(collection.skipped)} skipped; "
-        "all of them with their reasons are in volumes.json",
+        f"all of them with their reasons are in {listed_in}",
         highlight=False,
     )
 
@@ -305,16 +312,3 @@ def _cache_root(request: Request) -> Path:
 def _voxels(shape: Sequence[int]) -> int:
     z, y, x = shape
     return z * y * x
-
-
-@contextlib.contextmanager
-def _bar(console: Console, title: str) -> Iterator[Callable[[int, int], None]]:
-    """Show a bar on a terminal, nothing elsewhere; yields what is to be called with done and total."""
-    if not console.is_terminal:
-        console.print(f"{title} …", highlight=False)
-        yield lambda done, total: None
-        return
-    columns = (TextColumn(title), BarColumn(bar_width=30), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True) as bar:
-        task = bar.add_task(title, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)

@@ -1,7 +1,7 @@
 """What a run trains on and with: everything that follows from settings and volumes, fixed before the first step."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -103,11 +103,17 @@ def read_dataset_plans(dataset: str, *, configuration: str, plans: str) -> Datas
 def preprocessing_target(config: PretrainConfig, plans: DatasetPlans | None) -> Target:
     """Return what the volumes are brought to."""
     if plans is None:
-        return Target(spacing_mm=config.spacing)
+        return Target(spacing_mm=config.spacing, lossy=config.lossy)
     stored = None if plans.scheme == CT_SCHEME else plans.scheme
+    if stored and config.lossy:
+        raise ValueError(
+            f"lossy {config.lossy}: bounds an error in HU, but the volumes are stored normalised by {stored}; "
+            "leave it out"
+        )
     return Target(
         spacing_mm=plans.spacing_mm,
         transpose=plans.transpose,
+        lossy=config.lossy,
         normalization=stored,
         use_mask_for_norm=plans.use_mask_for_norm if stored else False,
     )
@@ -205,8 +211,17 @@ def make_training_plan(
     target: Target,
     plans: DatasetPlans | None,
     grouping: Grouping | None = None,
+    histograms: Callable[[Sequence[str]], Iterable[np.ndarray]] | None = None,
 ) -> TrainingPlan:
     """Split the volumes, settle network, crop size, normalisation and weights.
+
+    Args:
+        config: Settings.
+        records: The volumes.
+        target: What they were brought to.
+        plans: Of the nnU-Net dataset, if there is one.
+        grouping: Volumes by weight, if any are given.
+        histograms: Gives the histograms of the body for some keys, in their order; those of the records if None.
 
     Raises:
         ValueError: If settings do not fit each other, for example a crop size that the network cannot take.
@@ -234,9 +249,8 @@ def make_training_plan(
         properties = plans.properties
     else:
         by_key = {record.key: record for record in records}
-        histograms = [by_key[key].histogram for key in training]
-        known = [h for h in histograms if h is not None]  # none in a dry run, which reads no body voxels
-        properties = body_properties(known) if known else {}
+        in_records = (by_key[key].histogram for key in training)  # none in a dry run, which reads no body voxels
+        properties = body_properties(histograms(training) if histograms else (h for h in in_records if h is not None))
     return TrainingPlan(
         training=training,
         validation=validation,
