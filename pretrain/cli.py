@@ -21,7 +21,12 @@ examples:
   voco_pretrain CTS -o runs/first --tiny            try it on a laptop
   voco_pretrain CTS -o runs/liver -d 3              with the plans of nnU-Net's dataset 3: sees what fine-tuning sees
   voco_pretrain CTS -o runs/liver --continue        go on after an interruption
+  voco_pretrain --dry-run --volumes 160000 --gpu 8xh100 --steps 2000000    what a large run would take
   torchrun --nproc_per_node=4 $(which voco_pretrain) CTS -o runs/large"""
+
+
+_OF_THE_REQUEST = ("out", "cache", "resume", "dry_run", "gpus", "assumed_volumes")
+"""Options that are not fields of `PretrainConfig`."""
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -37,12 +42,19 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "folders", nargs="*", metavar="FOLDER", help="folders of volumes; none to train on all that CACHE holds"
     )
-    parser.add_argument("-o", "--out", required=True, type=Path, metavar="OUT", help="folder of the run")
+    parser.add_argument("-o", "--out", type=Path, metavar="OUT", help="folder of the run")
     parser.add_argument(
         "--cache", type=Path, help="folder of pre-processed volumes, may be shared (default: OUT/cache)"
     )
     parser.add_argument("--continue", dest="resume", action="store_true", help="go on with the run in OUT")
     parser.add_argument("--dry-run", action="store_true", help="check the volumes, estimate the cost, and stop")
+    parser.add_argument(
+        "--gpu", dest="gpus", metavar="[N×]NAME", help="with --dry-run: reckon with these GPUs, such as 8xh100"
+    )
+    parser.add_argument(
+        "--volumes", dest="assumed_volumes", type=int, metavar="N",
+        help="with --dry-run: reckon with so many volumes; needs neither FOLDER nor -o then",
+    )  # fmt: skip
     parser.add_argument("-np", dest="num_processes", type=int, help="processes for pre-processing (default: all cores)")
 
     presets = parser.add_argument_group("presets (other options override them)")
@@ -134,10 +146,11 @@ def given_settings(arguments: dict[str, Any]) -> dict[str, Any]:
 def main(argv: Sequence[str] | None = None) -> None:
     """Run `voco_pretrain`; errors that a user can mend are printed without a traceback."""
     arguments = vars(build_parser().parse_args(_with_window_joined(sys.argv[1:] if argv is None else argv)))
-    run = {name: arguments.pop(name) for name in ("out", "cache", "resume", "dry_run") if name in arguments}
+    run: dict[str, Any] = {name: arguments.pop(name) for name in _OF_THE_REQUEST if name in arguments}
     run["folders"] = tuple(arguments.pop("folders", ()))
     run["num_processes"] = arguments.pop("num_processes", None) or os.cpu_count() or 1
     refuse_what_a_dataset_decides(arguments, "voco_pretrain")
+    _refuse_what_is_missing(run)
 
     from nnunetv2_voco.pretrain.collect import CollectError
     from nnunetv2_voco.pretrain.loop import TrainingStopped
@@ -169,6 +182,19 @@ def refuse_what_a_dataset_decides(arguments: dict[str, Any], command: str) -> No
     for name in ("spacing", "window", "arch", "preset"):
         if name in arguments:
             sys.exit(f"{command}: --{name} and -d exclude each other: with -d the dataset's plans decide it")
+
+
+def _refuse_what_is_missing(run: dict[str, Any]) -> None:
+    dry = run.get("dry_run", False)
+    for name, option in (("gpus", "--gpu"), ("assumed_volumes", "--volumes")):
+        if name in run and not dry:
+            sys.exit(f"voco_pretrain: {option} is for an estimate; give --dry-run with it")
+    if run.get("assumed_volumes", 1) < 1:
+        sys.exit(f"voco_pretrain: --volumes {run['assumed_volumes']}: must be positive")
+    if "out" not in run:
+        if run["folders"] or "assumed_volumes" not in run:
+            sys.exit("voco_pretrain: -o is missing; it names the folder of the run")
+        run["out"] = Path()  # nothing is written
 
 
 def _add(group: argparse._ArgumentGroup, name: str, *flags: str, **options: Any) -> None:

@@ -13,15 +13,16 @@ from rich.table import Table
 
 from nnunetv2_voco.atomic import remove_leftovers
 from nnunetv2_voco.pretrain import distributed
-from nnunetv2_voco.pretrain.cache import VolumeCache
+from nnunetv2_voco.pretrain.cache import Record, VolumeCache
 from nnunetv2_voco.pretrain.cached import cached_collection
 from nnunetv2_voco.pretrain.collect import CollectError, Collection, collect
 from nnunetv2_voco.pretrain.config import PretrainConfig, differing_fields
 from nnunetv2_voco.pretrain.drawn import report_drawn
-from nnunetv2_voco.pretrain.estimate import print_estimate
+from nnunetv2_voco.pretrain.estimate import TYPICAL_VOLUME_MM, print_estimate
 from nnunetv2_voco.pretrain.figures import draw_volumes
 from nnunetv2_voco.pretrain.log import duration, make_console, progress_bar
 from nnunetv2_voco.pretrain.loop import resolve_device, train
+from nnunetv2_voco.pretrain.roofline import parse_gpus
 from nnunetv2_voco.pretrain.training_plan import (
     TrainingPlan,
     check_network,
@@ -54,6 +55,8 @@ class Request:
         resume: Whether to go on with the run in `out`.
         dry_run: Whether to stop after checking the volumes.
         num_processes: Volumes that are pre-processed at once.
+        assumed_volumes: For a dry run, how many volumes to reckon with; those of the folders if None.
+        gpus: For a dry run, the GPUs to reckon with, see `roofline.parse_gpus`; this machine if None.
     """
 
     folders: tuple[str, ...]
@@ -63,6 +66,8 @@ class Request:
     resume: bool = False
     dry_run: bool = False
     num_processes: int = 4
+    assumed_volumes: int | None = None
+    gpus: str | None = None
 
 
 def pretrain(request: Request) -> str | None:
@@ -76,6 +81,11 @@ def pretrain(request: Request) -> str | None:
     """
     console = make_console()
     if request.dry_run and distributed.rank() > 0:
+        return None
+    if request.gpus is not None:
+        parse_gpus(request.gpus)
+    if request.dry_run and request.assumed_volumes and not request.folders:
+        estimate_without_volumes(request, console)
         return None
     store = distributed.join_store()
     if distributed.rank() == 0:
@@ -177,7 +187,11 @@ def prepare(request: Request, console: Console) -> tuple[PretrainConfig, VolumeC
             highlight=False,
         )
     if request.dry_run:
-        print_estimate(config, plan, records, console)
+        shapes = [record.shape for record in records]
+        print_estimate(
+            config, plan, shapes, console, volumes=request.assumed_volumes or len(records), gpus=request.gpus
+        )
+        console.print("Nothing was written but volumes.json.", highlight=False)
         return config, cache, plan
     console.print(
         f"{len(records)} volumes in the cache, {sum(r.bytes for r in records) / 1e6:.0f} MB, "
@@ -199,6 +213,24 @@ def prepare(request: Request, console: Console) -> tuple[PretrainConfig, VolumeC
     plan.save(plan_file)  # last: a run that is continued takes its existence for all of the above
     _print_plan(config, plan, console)
     return config, cache, plan
+
+
+def estimate_without_volumes(request: Request, console: Console) -> None:
+    """Print what a run over so many volumes of a typical size would take; nothing is read or written."""
+    config = PretrainConfig(**{name: value for name, value in request.settings.items() if name != "weights"})
+    dataset_plans = (
+        None
+        if config.dataset is None
+        else read_dataset_plans(config.dataset, configuration=config.configuration, plans=config.plans)
+    )
+    target = preprocessing_target(config, dataset_plans)
+    extents_and_spacings = zip(target.transpose, target.spacing_mm, strict=True)
+    z, y, x = (max(1, round(TYPICAL_VOLUME_MM[axis] / spacing)) for axis, spacing in extents_and_spacings)
+    records = [Record(key=str(i), content=str(i), shape=(z, y, x)) for i in range(2)]
+    plan = make_training_plan(config, records, target=target, plans=dataset_plans)
+    extent = " × ".join(f"{mm:g}" for mm in TYPICAL_VOLUME_MM)
+    console.print(f"No volumes given; reckoning with CTs of {extent} mm (z, y, x).", highlight=False)
+    print_estimate(config, plan, [(z, y, x)], console, volumes=request.assumed_volumes or 1, gpus=request.gpus)
 
 
 def print_table(collection: Collection, console: Console, *, listed_in: str = "volumes.json") -> None:
