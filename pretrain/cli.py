@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from nnunetv2_voco.arguments import number_list
 from nnunetv2_voco.pretrain.config import ARCHITECTURES, DROPOUTS, PAPER, PRECISIONS, REGION_PRESETS, TINY, help_of
 
 _DESCRIPTION = """\
@@ -53,14 +54,14 @@ def build_parser() -> argparse.ArgumentParser:
     _add(data, "dataset", "-d", metavar="DATASET")
     _add(data, "configuration", "-c")
     _add(data, "plans", "-p")
-    _add(data, "spacing", type=_floats(3, cube=True), metavar="Z,Y,X")
-    _add(data, "window", type=_floats(2), metavar="LOW,HIGH")
+    _add(data, "spacing", type=number_list(float, 3, cube=True), metavar="Z,Y,X")
+    _add(data, "window", type=number_list(float, 2), metavar="LOW,HIGH")
     _add(data, "arch", choices=ARCHITECTURES)
-    _add(data, "features", type=_integers(None), metavar="N,N,…")
+    _add(data, "features", type=number_list(int), metavar="N,N,…")
 
     samples = parser.add_argument_group("samples")
-    _add(samples, "crop_size", type=_integers(3, cube=True), metavar="Z,Y,X")
-    _add(samples, "grid", type=_integers(3), metavar="Z,Y,X")
+    _add(samples, "crop_size", type=number_list(int, 3, cube=True), metavar="Z,Y,X")
+    _add(samples, "grid", type=number_list(int, 3), metavar="Z,Y,X")
     for name, kind in (("random_crops", int), ("batch_size", int), ("min_body_crop", float), ("min_body_base", float)):
         _add(samples, name, type=kind)
 
@@ -161,28 +162,3 @@ def _add(group: argparse._ArgumentGroup, name: str, *flags: str, **options: Any)
     group.add_argument(
         *flags, f"--{name.replace('_', '-')}", dest=name, help=help_of(name).replace("%", "%%"), **options
     )
-
-
-def _floats(count: int | None, *, cube: bool = False) -> Any:
-    return _numbers(float, count, cube)
-
-
-def _integers(count: int | None, *, cube: bool = False) -> Any:
-    return _numbers(int, count, cube)
-
-
-def _numbers(kind: type, count: int | None, cube: bool) -> Any:
-    """Parse comma-separated numbers; with `cube` a single one stands for all axes."""
-
-    def parse(text: str) -> tuple:
-        try:
-            values = tuple(kind(part) for part in text.replace("x", ",").split(","))
-        except ValueError:
-            raise argparse.ArgumentTypeError(f"{text!r} is not a list of numbers such as 1.5,1.5,1.5") from None
-        if cube and len(values) == 1:
-            values = values * (count or 1)
-        if count is not None and len(values) != count:
-            raise argparse.ArgumentTypeError(f"{text!r} holds {len(values)} numbers, {count} are expected")
-        return values
-
-    return parse

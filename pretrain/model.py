@@ -10,13 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from nnunetv2_voco.encoder import Architecture, build_encoder, embedding_size
+from nnunetv2_voco.features import pooled_embedding
 from nnunetv2_voco.pretrain.distributed import gather
 from nnunetv2_voco.pretrain.loss import VoCoLoss, voco_loss
-
-
-def pooled_embedding(feature_maps: list[Tensor]) -> Tensor:
-    """Global average of every stage's feature map, concatenated: (crops, sum of channels), float32."""
-    return torch.cat([stage.float().mean(dim=(2, 3, 4)) for stage in feature_maps], dim=1)
 
 
 def projector(embedding_size: int, width: int) -> nn.Sequential:

@@ -12,12 +12,13 @@ import torch.nn.functional as F
 from batchgeneratorsv2.transforms.base.basic_transform import BasicTransform
 from torch import Tensor
 
+from nnunetv2_voco.features import pooled_embedding
 from nnunetv2_voco.pretrain.cache import Record, VolumeCache
 from nnunetv2_voco.pretrain.crops import region_size
 from nnunetv2_voco.pretrain.dataset import CropPlan, Sample, layout_in_region, make_sample
 from nnunetv2_voco.pretrain.intensity import Intensity
 from nnunetv2_voco.pretrain.loss import best_constant_loss, intra_volume_loss, similarity
-from nnunetv2_voco.pretrain.model import VoCoModel, pooled_embedding
+from nnunetv2_voco.pretrain.model import VoCoModel
 
 REGIONS = 48
 """Regions that are looked at, spread over the volumes."""

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from nnunetv2_voco.encoder import embedding_size, plain_architecture
-from nnunetv2_voco.pretrain.model import VoCoModel, dropout_mask, pooled_embedding, projector, update_momentum
+from nnunetv2_voco.features import pooled_embedding
+from nnunetv2_voco.pretrain.model import VoCoModel, dropout_mask, projector, update_momentum
 from tests.pretrain.tiny_run import ARCHITECTURE, LOSS, make_model, random_batch
 
 
