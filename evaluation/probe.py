@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from nnunetv2_voco.device import usable_device
 from nnunetv2_voco.encoder import check_input_size
 from nnunetv2_voco.evaluation.probe_classify import CLASSIFIERS, FittedProbe, Tally, Voxels
 from nnunetv2_voco.evaluation.probe_data import ProbeDataset, Window
@@ -102,9 +103,10 @@ def probe(request: ProbeRequest, *, say: Callable[[str], Any] = lambda text: Non
 
     Raises:
         FileNotFoundError: If checkpoint, dataset or its pre-processed cases are missing.
-        ValueError: If the weights do not fit the plan, or the request does not fit the dataset.
+        ValueError: If the weights do not fit the plan, or the request does not fit the dataset or the machine.
     """
     started = time.monotonic()
+    device = usable_device(request.device)
     checkpoint = open_checkpoint(request.checkpoint)
     folder = dataset_folder(request.dataset)
     plans = read_plans(folder, request.plans)
@@ -120,7 +122,7 @@ def probe(request: ProbeRequest, *, say: Callable[[str], Any] = lambda text: Non
         windows = dataset.windows(
             case, size_vox=window_size, count=request.windows, voxels_per_class=request.voxels, seed=0
         )
-        return voxel_features(encoder, windows, device=torch.device(request.device))
+        return voxel_features(encoder, windows, device=device)
 
     tallies: dict[str, dict[str, list[list[Tally]]]] = {kind: {name: [] for name in ENCODERS} for kind in CLASSIFIERS}
     known: dict[str, Voxels] = {}
@@ -140,7 +142,7 @@ def probe(request: ProbeRequest, *, say: Callable[[str], Any] = lambda text: Non
             known.clear()
         for name, encoder in encoders.items():
             memory = known if name == "pre-trained" else {}
-            encoder.to(request.device).eval()
+            encoder.to(device).eval()
             for case in (*labelled, *test_cases):
                 if case not in memory:
                     memory[case] = read(encoder, case)

@@ -30,8 +30,7 @@ def main(arguments: list[str] | None = None) -> None:
     )
     parser.add_argument("--windows", type=int, default=2, help="windows per case (default: %(default)s)")
     parser.add_argument(
-        "--window",
-        dest="window_size",
+        "--window_size",
         type=number_list(int, 3, cube=True),
         metavar="Z,Y,X",
         help="size of a window in voxels (default: the plan's patch, at most 96 along an axis)",

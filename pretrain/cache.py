@@ -71,6 +71,14 @@ def volume_key(fingerprint: str) -> str:
     return hashlib.sha256(fingerprint.encode()).hexdigest()[:24]
 
 
+def fill_value(volume: PreparedVolume, target: Target) -> int:
+    """Value that stands for what lies outside a volume."""
+    if target.hounsfield:
+        return AIR_HU
+    # nnU-Net leaves the background at zero where it normalises within a mask
+    return 0 if target.use_mask_for_norm else int(volume.array.min())
+
+
 class VolumeCache:
     """The volumes that were brought to one target.
 
@@ -114,7 +122,7 @@ class VolumeCache:
             key=key,
             shape=tuple(int(n) for n in volume.array.shape),
             content=volume.content,
-            fill=self._fill(volume),
+            fill=fill_value(volume, self.target),
             histogram=None if volume.histogram is None else tuple(int(n) for n in volume.histogram),
             bytes=path.stat().st_size,
             **record_fields,
@@ -133,12 +141,6 @@ class VolumeCache:
     def open(self, record: Record) -> "CachedVolume":
         """Open a volume for reading crops."""
         return CachedVolume(self._path(record.key, ".b2nd"), record)
-
-    def _fill(self, volume: PreparedVolume) -> int:
-        if self.target.hounsfield:
-            return AIR_HU
-        # nnU-Net leaves the background at zero where it normalises within a mask
-        return 0 if self.target.use_mask_for_norm else int(volume.array.min())
 
     def _path(self, key: str, ending: str) -> Path:
         return self.folder / key[:2] / f"{key}{ending}"

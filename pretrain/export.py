@@ -34,6 +34,7 @@ def export_encoder(
             "transpose": list(plan.target.transpose),
             "normalization_scheme": plan.scheme,
             "intensity_properties": dict(plan.properties),
+            "use_mask_for_norm": plan.target.use_mask_for_norm,
             "interpolation": "linear",
         },
         pretraining={

@@ -68,12 +68,14 @@ class PreparedVolume:
         body_map: uint8, share of body in 0…255 of each block of `MAP_BLOCK` voxels, (z, y, x).
         histogram: Counts of the body's HU in the bins of `HISTOGRAM_EDGES`; None if not in HU.
         content: Digest of the voxels before resampling: equal for two copies of one volume, in whatever format.
+        origin_mm: Where the first voxel lies in the oriented image's own frame, (x, y, z) before `Target.transpose`.
     """
 
     array: np.ndarray
     body_map: np.ndarray
     histogram: np.ndarray | None
     content: str
+    origin_mm: tuple[float, ...] = (0.0, 0.0, 0.0)
 
 
 def prepare(image: sitk.Image, target: Target) -> PreparedVolume:
@@ -106,7 +108,7 @@ def prepare(image: sitk.Image, target: Target) -> PreparedVolume:
         array = np.clip(np.rint(array * STEPS_PER_UNIT), -32768, 32767).astype(np.int16)
     array, body = (np.ascontiguousarray(a.transpose(target.transpose)) for a in (array, body))
     histogram = np.histogram(array[body][::7], bins=HISTOGRAM_EDGES)[0] if target.hounsfield else None
-    return PreparedVolume(array, block_means(body, MAP_BLOCK), histogram, content)
+    return PreparedVolume(array, block_means(body, MAP_BLOCK), histogram, content, grid.GetOrigin())
 
 
 def orient(image: sitk.Image) -> sitk.Image:

@@ -13,8 +13,9 @@ FOLDERS = {
     "nnunetv2_voco.pretrain": "pretrain",
     "nnunetv2_voco.trainers": "trainers",
     "nnunetv2_voco.evaluation": "evaluation",
+    "nnunetv2_voco.embedding": "embedding",
 }
-ROOMS_SEEN = {"pretrain": set(), "trainers": set(), "evaluation": set()}
+ROOMS_SEEN = {"pretrain": set(), "trainers": set(), "evaluation": set(), "embedding": {"pretrain"}}
 """Which other rooms each room may import, beside the middle one."""
 
 

@@ -89,9 +89,9 @@ def test_command_prints_tables_and_verdict_and_writes_json(
         (["-p", "others"], "no such plans"),
         (["--labelled", "7"], "8 pre-processed cases cannot give 7 labelled and 4 test cases"),
         (["--seeds", "0"], "--seeds 0: at least 1 is needed"),
-        (["--window", "10"], r"must be a multiple of the network's stride \(4, 4, 4\)"),
+        (["--window_size", "10"], r"must be a multiple of the network's stride \(4, 4, 4\)"),
         (["-o", "nowhere/probe.json"], "its folder does not exist"),
-        (["--device", "cuda:77"], "voco_probe: "),
+        (["--device", "cuda:77"], "--device cuda:77: cannot be used here .*; take --device cpu"),
     ],
 )
 def test_what_does_not_fit_is_one_clear_line(
