@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from nnunetv2_voco.atomic import write_json
+from nnunetv2_voco.scales import SCALES
 
 SPACING_MM = 1.5
 CROP_SIZE = 64
@@ -75,6 +76,7 @@ class PretrainConfig:
     spacing: tuple[float, float, float] = _doc((SPACING_MM,) * 3, "target spacing in mm, (z, y, x)")
     window: tuple[float, float] | None = _doc(None, "HU window for normalisation; statistics of the folder if not set")
     arch: str = _doc("plain", "network when no dataset is given: plain or one of nnU-Net's residual presets")
+    scale: str | None = _doc(None, "size of the plain network, in width and depth: S, B (nnU-Net's own), L or H")
     features: tuple[int, ...] | None = _doc(None, "channels per encoder stage, to narrow or widen the network")
 
     crop_size: tuple[int, int, int] | None = _doc(
@@ -169,6 +171,10 @@ class PretrainConfig:
         for name, choices in (("arch", ARCHITECTURES), ("precision", PRECISIONS), ("dropout", DROPOUTS)):
             if getattr(self, name) not in choices:
                 raise ValueError(f"{name} {getattr(self, name)!r}: must be one of {', '.join(choices)}")
+        if self.scale is not None and self.scale not in SCALES:
+            raise ValueError(f"scale {self.scale!r}: must be one of {', '.join(SCALES)}")
+        if self.scale is not None and self.arch != "plain":
+            raise ValueError(f"scale {self.scale}: is for --arch plain; {self.arch} names its size itself")
         if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", self.device):
             raise ValueError(
                 f"device {self.device!r}: must be auto, cpu, mps, cuda or cuda with a number such as cuda:1"
