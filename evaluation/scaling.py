@@ -53,6 +53,7 @@ class Fit:
         from nnunetv2_voco.evaluation.power_law import interval
 
         largest = float(self.series.x.max())
+        falling = self.resampled.exponent[self.resampled.amplitude > 0]
         return {
             "axis": self.series.axis,
             "measure": self.measure,
@@ -60,7 +61,7 @@ class Fit:
             "floor": float(self.law.floor[0]),
             "floor_interval": interval(self.resampled.floor),
             "exponent": float(self.law.exponent[0]) if self.law.amplitude[0] > 0 else None,
-            "exponent_interval": interval(self.resampled.exponent),
+            "exponent_interval": interval(falling) if falling.size else None,
             "largest": largest,
             "gain_of_doubling": float(self.law.gain_of_doubling(largest)[0]),
             "gain_interval": interval(self.resampled.gain_of_doubling(largest)),
@@ -71,8 +72,8 @@ class Fit:
     def __str__(self) -> str:
         values = self.to_json()
         low, high = values["gain_interval"]
-        exponent = "no trend"
-        if values["exponent"] is not None:
+        exponent = "does not fall"
+        if values["exponent"] is not None and values["exponent_interval"] is not None:
             exponent = "exponent {:.2f} [{:.2f}, {:.2f}]".format(values["exponent"], *values["exponent_interval"])
         return (
             f"  {MEASURES[self.measure]:30} {exponent}, floor "

@@ -32,5 +32,6 @@ def draw_scaling(path: Path, fits: Sequence[Fit]) -> None:
         panel.tick_params(axis="x", labelrotation=30)
         panel.set_xlabel("encoder parameters" if fit.series.axis == "parameters" else fit.series.axis)
         panel.set_ylabel(MEASURES[fit.measure])
-    panels[0, 0].legend(fontsize=8)
+    handles, labels = panels[0, 0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper center", ncols=2, fontsize=8)
     write_atomically(path, lambda temporary: figure.savefig(temporary, format="png", dpi=120))

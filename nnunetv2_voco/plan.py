@@ -81,7 +81,7 @@ def write_plans(dataset: str, plans_name: str, name: str, source: "WeightSource"
     plans[PLANS_KEY] = source.to_plans()
     file = folder / f"{plans['plans_name']}.json"
     if file.exists() and read_plans(folder, file.stem) != plans:
-        raise FileExistsError(f"{file}: exists with other weights or networks in it; take another name with -n")
+        raise FileExistsError(f"{file}: exists with other weights in it, or networks; take another name with -n")
     write_json(file, plans)
     print(f"\nwrote {file}; train with\n  nnUNetv2_train {dataset} 3d_fullres 0 -tr {trainer} -p {file.stem}")
     return file

@@ -22,7 +22,7 @@ def test_plans_differ_in_name_and_weights_alone(preprocessed: Path, checkpoint: 
 
 
 def test_scale_changes_the_3d_networks_alone(preprocessed: Path, checkpoint: Path) -> None:
-    main(["-d", "999", "-pc", str(checkpoint), "-n", "large", "--scale", "L"])
+    main(["-d", "999", "-pc", str(checkpoint), "-n", "large", "--scale", "L", "--insist"])
     written = json.loads((preprocessed / "nnUNetPlans_VoCo_large.json").read_text())["configurations"]
     assert written["2d"] == plans()["configurations"]["2d"]
     assert written["3d_fullres"]["architecture"] == plain_architecture((6, 12, 12)).to_plans() | {
