@@ -9,6 +9,7 @@ from typing import Any
 
 from nnunetv2_voco.arguments import number_list
 from nnunetv2_voco.pretrain.config import ARCHITECTURES, DROPOUTS, PAPER, PRECISIONS, REGION_PRESETS, TINY, help_of
+from nnunetv2_voco.scales import SCALES
 
 _DESCRIPTION = """\
 Learn an encoder from a folder of unlabelled CT volumes by volume contrast (VoCo), for fine-tuning in nnU-Net.
@@ -68,6 +69,7 @@ def build_parser() -> argparse.ArgumentParser:
     add_target_options(data)
     _add(data, "window", type=number_list(float, 2), metavar="LOW,HIGH")
     _add(data, "arch", choices=ARCHITECTURES)
+    _add(data, "scale", choices=tuple(SCALES))
     _add(data, "features", type=number_list(int), metavar="N,N,…")
 
     samples = parser.add_argument_group("samples")

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from nnunetv2_voco.atomic import write_json
+from nnunetv2_voco.scales import SCALES
 
 SPACING_MM = 1.5
 CROP_SIZE = 64
@@ -76,6 +77,7 @@ class PretrainConfig:
     lossy: int = _doc(0, "largest error in HU that the cache may make to be smaller; 1 saves a quarter, 2 a third")
     window: tuple[float, float] | None = _doc(None, "HU window for normalisation; statistics of the folder if not set")
     arch: str = _doc("plain", "network when no dataset is given: plain or one of nnU-Net's residual presets")
+    scale: str | None = _doc(None, "size of the plain network, in width and depth: S, B (nnU-Net's own), L or H")
     features: tuple[int, ...] | None = _doc(None, "channels per encoder stage, to narrow or widen the network")
 
     crop_size: tuple[int, int, int] | None = _doc(
@@ -170,6 +172,10 @@ class PretrainConfig:
         for name, choices in (("arch", ARCHITECTURES), ("precision", PRECISIONS), ("dropout", DROPOUTS)):
             if getattr(self, name) not in choices:
                 raise ValueError(f"{name} {getattr(self, name)!r}: must be one of {', '.join(choices)}")
+        if self.scale is not None and self.scale not in SCALES:
+            raise ValueError(f"scale {self.scale!r}: must be one of {', '.join(SCALES)}")
+        if self.scale is not None and self.arch != "plain":
+            raise ValueError(f"scale {self.scale}: is for --arch plain; {self.arch} names its size itself")
         if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", self.device):
             raise ValueError(
                 f"device {self.device!r}: must be auto, cpu, mps, cuda or cuda with a number such as cuda:1"

@@ -23,6 +23,7 @@ from nnunetv2_voco.pretrain.intensity import (
 )
 from nnunetv2_voco.pretrain.preprocess import Target
 from nnunetv2_voco.pretrain.weights import Grouping
+from nnunetv2_voco.scales import scaled
 
 MIN_FOR_VALIDATION = 3
 """With fewer volumes none is held out."""
@@ -289,11 +290,15 @@ def split_volumes(records: Sequence[Record], *, fraction: float, seed: int) -> t
 def choose_architecture(
     config: PretrainConfig, plans: DatasetPlans | None, *, median_shape: np.ndarray, volumes: int
 ) -> Architecture:
-    """Return the plans' network, nnU-Net's preset or its plain network, with `features` applied."""
+    """Return the plans' network, nnU-Net's preset or its plain network, with `features`, then `scale` applied.
+
+    Raises:
+        ValueError: If the plans' network is residual and a scale is asked for.
+    """
     if plans is not None:
         architecture = plans.architecture
     elif config.arch == "plain":
-        return plain_architecture(config.features or PLAIN_FEATURES)
+        architecture = plain_architecture(config.features or PLAIN_FEATURES)
     else:
         from nnunetv2_voco.presets import preset_architecture
 
@@ -303,7 +308,9 @@ def choose_architecture(
             median_shape=[int(n) for n in median_shape],
             number_of_volumes=volumes,
         )
-    return architecture if config.features is None else architecture.with_features(config.features)
+    if config.features is not None:
+        architecture = architecture.with_features(config.features)
+    return architecture if config.scale is None else scaled(architecture, config.scale)
 
 
 def crop_size_for_patch(

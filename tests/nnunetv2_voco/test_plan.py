@@ -21,6 +21,20 @@ def test_plans_differ_in_name_and_weights_alone(preprocessed: Path, checkpoint: 
     assert (source["decoder"], source["across_families"], source["insist"]) == (False, False, False)
 
 
+def test_scale_changes_the_3d_networks_alone(preprocessed: Path, checkpoint: Path) -> None:
+    main(["-d", "999", "-pc", str(checkpoint), "-n", "large", "--scale", "L", "--insist"])
+    written = json.loads((preprocessed / "nnUNetPlans_VoCo_large.json").read_text())["configurations"]
+    assert written["2d"] == plans()["configurations"]["2d"]
+    assert written["3d_fullres"]["architecture"] == plain_architecture((6, 12, 12)).to_plans() | {
+        "arch_kwargs": plain_architecture((6, 12, 12)).arch_kwargs
+        | {"n_conv_per_stage": [3] * 3, "n_conv_per_stage_decoder": [3] * 2}
+    }
+    others = [
+        settings | {"architecture": {}} for settings in (written["3d_fullres"], plans()["configurations"]["3d_fullres"])
+    ]
+    assert others[0] == others[1]
+
+
 def test_nnunet_reads_the_plans_and_finds_the_same_data(preprocessed: Path, checkpoint: Path) -> None:
     main(["-d", "999", "-pc", str(checkpoint), "-n", "mine"])
     manager = PlansManager(str(preprocessed / "nnUNetPlans_VoCo_mine.json"))
