@@ -75,8 +75,8 @@ def train(config: PretrainConfig, plan: TrainingPlan, cache: VolumeCache, out: P
         seed=config.seed, weights=plan.volume_weights,
     )  # fmt: skip
     validator = Validator(
-        cache, validation, plan=crops, intensity=intensity,
-        transform=transform, seed=config.seed,
+        cache, validation, plan=crops, intensity=intensity, transform=transform, seed=config.seed,
+        volumes_per_batch=config.batch_size * config.accumulate * (world_size if config.gather else 1),
     )  # fmt: skip
 
     # model, optimiser, state
