@@ -103,6 +103,11 @@ def train(config: PretrainConfig, plan: TrainingPlan, cache: VolumeCache, out: P
                 f"it with as many as before{', or with the same product of both' if config.gather else ''}"
             )
         progress.processes, progress.accumulate = world_size, config.accumulate
+    if not distributed.same_in_all(progress.step):
+        raise TrainingStopped(
+            f"{out}: process {rank} finds a state of step {progress.step} there and another process one of another "
+            "step; the folder must lie on a file system that all machines share"
+        )
     if not state_file.exists() or progress.requested_precision != config.precision:
         progress.precision = sound_precision(config, model, dataset, device, console)
         progress.requested_precision = config.precision

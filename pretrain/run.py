@@ -21,7 +21,7 @@ from nnunetv2_voco.pretrain.drawn import report_drawn
 from nnunetv2_voco.pretrain.estimate import TYPICAL_VOLUME_MM, print_estimate
 from nnunetv2_voco.pretrain.figures import draw_volumes
 from nnunetv2_voco.pretrain.log import duration, make_console, progress_bar
-from nnunetv2_voco.pretrain.loop import resolve_device, train
+from nnunetv2_voco.pretrain.loop import TrainingStopped, resolve_device, train
 from nnunetv2_voco.pretrain.roofline import parse_gpus
 from nnunetv2_voco.pretrain.training_plan import (
     TrainingPlan,
@@ -95,12 +95,24 @@ def pretrain(request: Request) -> str | None:
         distributed.publish(store, "ready", "1")
     else:
         distributed.wait_for(store, "ready")
+        if not (request.out / "plan.json").exists():
+            raise RunError(
+                f"{request.out}: holds no plan.json, which the first process has written; the folder and the cache "
+                "must lie on a file system that all machines share"
+            )
         config = _effective_config(request)
         plan = TrainingPlan.load(request.out / "plan.json")
         cache = VolumeCache(_cache_root(request), plan.target)
     distributed.start(resolve_device(config.device), store)
     try:
         verdict = train(config, plan, cache, request.out, console=console)
+    except RuntimeError as error:
+        if not distributed.lost_another(error):
+            raise
+        raise TrainingStopped(
+            f"process {distributed.rank()} has lost another one ({str(error).splitlines()[0]}). The last state saved "
+            "is sound: go on with --continue, or let torchrun do so with --max-restarts"
+        ) from error
     finally:
         distributed.stop()
     if verdict is not None:
