@@ -21,7 +21,8 @@ examples:
   voco_pretrain CTS -o runs/first --tiny            try it on a laptop
   voco_pretrain CTS -o runs/liver -d 3              with the plans of nnU-Net's dataset 3: sees what fine-tuning sees
   voco_pretrain CTS -o runs/liver --continue        go on after an interruption
-  torchrun --nproc_per_node=4 $(which voco_pretrain) CTS -o runs/large"""
+  torchrun --nproc_per_node=4 $(which voco_pretrain) CTS -o runs/large
+  voco_pretrain --cache CACHE -o runs/large         on all that voco_preprocess put into CACHE, without its folders"""
 
 
 def build_parser() -> argparse.ArgumentParser:
