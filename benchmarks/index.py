@@ -25,6 +25,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -32,6 +33,7 @@ SMALL = 13
 PARTS_OF = 1000
 SPACING = (3.0, 3.0, 3.0)
 CROP = (32, 32, 32)
+MENDED = [json.dumps([f"padding of -3024 set to -1024 ({share} % of voxels)"]) for share in range(40)]
 
 
 def main() -> None:
@@ -70,12 +72,11 @@ def compare(folder: Path, volumes: int, repeats: int, samples: int) -> None:
 
 def simulated(folder: Path, volumes: int) -> Path:
     """Make a cache of phantoms and multiply them."""
-    from dataclasses import replace
-
     from nnunetv2_voco.pretrain.cache import VolumeCache, volume_key
     from nnunetv2_voco.pretrain.collect import collect
     from nnunetv2_voco.pretrain.phantom_files import write_phantoms
     from nnunetv2_voco.pretrain.preprocess import Target
+    from nnunetv2_voco.pretrain.segments import pack, store_segment
 
     phantoms, root = folder / "phantoms", folder / f"cache_{volumes}"
     if not phantoms.exists():
@@ -88,27 +89,47 @@ def simulated(folder: Path, volumes: int) -> Path:
     cache.create()
     for i in range(256):
         (cache.folder / f"{i:02x}").mkdir()
-    started, rows = time.perf_counter(), []
-    for number in range(volumes):
-        record = records[number % len(records)]
-        key = volume_key(f"simulated {number}")
-        os.link(pattern.path(record.key, ".b2nd"), cache.path(key, ".b2nd"))
-        counts = np.asarray(record.histogram) + rng.integers(0, 9, len(record.histogram))
-        mended = (f"padding of -3024 set to -1024 ({number % 40} % of voxels)",) if number % 3 == 0 else ()
-        content = f"{rng.integers(2**60):020x}"
-        rows.append(replace(record, key=key, content=content, histogram=tuple(counts.tolist()), mended=mended))
-        if len(rows) == PARTS_OF or number == volumes - 1:
-            cache.add_to_index(rows)
-            rows = []
+    (cache.folder / "index").mkdir()
+    started = time.perf_counter()
+    keys = [volume_key(f"simulated {number}") for number in range(volumes)]
+    for number, key in enumerate(keys):
+        os.link(pattern.path(records[number % len(records)].key, ".b2nd"), cache.path(key, ".b2nd"))
+    packed = [pack(np.asarray(r.histogram) + rng.integers(0, 9, len(r.histogram))) for r in records for _ in range(25)]
+    linked = time.perf_counter()
+    for first in range(0, volumes, PARTS_OF):
+        part = np.arange(first, min(first + PARTS_OF, volumes))
+        store_segment(cache.folder / "index", *simulated_rows(part, [keys[n] for n in part], records, packed, rng))
     written = time.perf_counter()
     cache.merge_index()
     size = sum(file.stat().st_size for file in (cache.folder / "index").iterdir())
     print(
-        f"{volumes:,d} volumes: {-(-volumes // PARTS_OF)} parts written in {written - started:.0f} s, merged in "
-        f"{time.perf_counter() - written:.1f} s; the index has {size / 1e6:.1f} MB",
+        f"{volumes:,d} volumes: their files in {linked - started:.1f} s; {-(-volumes // PARTS_OF)} parts in "
+        f"{written - linked:.1f} s, merged in {time.perf_counter() - written:.1f} s: {size / 1e6:.1f} MB",
         flush=True,
     )
     return root
+
+
+def simulated_rows(
+    numbers: np.ndarray, keys: list[str], records: list[Any], packed: list[bytes], rng: np.random.Generator
+) -> tuple[dict[str, np.ndarray], list[str], list[bytes]]:
+    """Make the columns, texts and histograms of a part, as `add_segment` makes them of records."""
+    rows = [records[number % len(records)] for number in numbers]
+    histograms = [packed[number % len(packed)] for number in numbers]
+    columns = {
+        "key": np.array([key.encode() for key in keys], np.bytes_),
+        "content": np.array([f"{n:020x}".encode() for n in np.sort(rng.integers(2**60, size=len(rows)))], np.bytes_),
+        "digest": np.array([f"{n:024x}".encode() for n in rng.integers(2**60, size=len(rows))], np.bytes_),
+        "shape": np.array([r.shape for r in rows], np.int32),
+        "fill": np.array([r.fill for r in rows], np.int16),
+        "bytes": np.array([r.bytes for r in rows], np.int64),
+        "original_shape": np.array([r.original_shape for r in rows], np.int32),
+        "original_spacing_mm": np.array([r.original_spacing_mm for r in rows], np.float64),
+        "mended": np.where(numbers % 3 == 0, numbers % len(MENDED), -1).astype(np.int32),
+        "reason": np.full(len(rows), -1, np.int32),
+        "histogram_size": np.array([len(p) for p in histograms], np.int64),
+    }
+    return columns, MENDED, histograms
 
 
 def measure(what: str, cache: Path, number: int) -> dict[str, float]:

@@ -23,7 +23,8 @@ examples:
   voco_pretrain CTS -o runs/liver -d 3              with the plans of nnU-Net's dataset 3: sees what fine-tuning sees
   voco_pretrain CTS -o runs/liver --continue        go on after an interruption
   voco_pretrain --dry-run --volumes 160000 --gpu 8xh100 --steps 2000000    what a large run would take
-  torchrun --nproc_per_node=4 $(which voco_pretrain) CTS -o runs/large"""
+  torchrun --nproc_per_node=4 $(which voco_pretrain) CTS -o runs/large
+  voco_pretrain --cache CACHE -o runs/large         on all that voco_preprocess put into CACHE, without its folders"""
 
 
 _OF_THE_REQUEST = ("out", "cache", "resume", "dry_run", "gpus", "assumed_volumes")

@@ -145,7 +145,7 @@ def note_fates(root: Path, fates: Sequence[Fate]) -> None:
     if fates:
         folder = root / "sources" / "names"
         folder.mkdir(parents=True, exist_ok=True)
-        lines = [json.dumps(fate) for fate in sorted(fates)]
+        lines = sorted(json.dumps(fate) for fate in fates)
         name = hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
         _write_lines(folder / f"{name}.jsonl.gz", lines)
 
@@ -165,7 +165,7 @@ def merge_fates(root: Path) -> list[Fate]:
     latest = list({(fate.target, fate.list_name, fate.number, fate.name): fate for fate in load_fates(root)}.values())
     if len(files) > 1:
         note_fates(root, latest)
-        lines = "\n".join(json.dumps(fate) for fate in sorted(latest))
+        lines = "\n".join(sorted(json.dumps(fate) for fate in latest))
         kept = hashlib.sha256(lines.encode()).hexdigest()[:16]
         for file in files:
             if file.name != f"{kept}.jsonl.gz":

@@ -34,7 +34,7 @@ def find_faults(
 
     on_progress(0, len(keys))
     with ThreadPoolExecutor(max(1, num_threads)) as pool:
-        for number, fault in enumerate(pool.map(check, range(len(keys)), chunksize=1)):
+        for number, fault in enumerate(pool.map(check, range(len(keys)))):
             on_progress(number + 1, len(keys))
             if fault is not None:
                 yield keys[number], fault

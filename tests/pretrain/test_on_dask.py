@@ -33,9 +33,7 @@ pytestmark = [
 def scheduler():
     """Address of a scheduler with two workers of one thread, as on a cluster."""
     distributed = pytest.importorskip("distributed", reason="distributed is not installed (the extra dask)")
-    with distributed.LocalCluster(
-        n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None, security=False
-    ) as cluster:
+    with distributed.LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None) as cluster:
         yield cluster.scheduler_address
 
 
