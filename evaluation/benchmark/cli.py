@@ -25,7 +25,11 @@ examples:
   voco_benchmark mine.yaml                        run, or go on, and report
   voco_benchmark mine.yaml --dry-run              check everything, list the runs
   voco_benchmark mine.yaml --emit-slurm DIR       write an array script; then sbatch DIR/benchmark.sbatch
-  voco_benchmark mine.yaml --collect              report on what is finished so far"""
+  voco_benchmark mine.yaml --collect              report on what is finished so far
+  voco_benchmark --example hippocampus            print a file to start from"""
+
+EXAMPLES = ("hippocampus", "sarcoma", "paper")
+"""Files in evaluation/tasks: two small ones for a CPU, and the tasks of the paper with their sources."""
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -37,17 +41,24 @@ def build_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument("config", type=Path, metavar="CONFIG.yaml", help="see docs/benchmark.md")
+    parser.add_argument("config", type=Path, nargs="?", metavar="CONFIG.yaml", help="see docs/benchmark.md")
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--dry-run", action="store_true", help="check data sets and checkpoints, list the runs, and stop")
     what.add_argument("--emit-slurm", type=Path, metavar="DIR", help="write a SLURM array in place of running")
+    what.add_argument("--example", choices=EXAMPLES, help="print a file to start from, and stop")
     what.add_argument("--collect", action="store_true", help="report on what is finished, run nothing")
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run `voco_benchmark`; errors that a user can mend are printed without a traceback."""
-    args = build_parser().parse_args(argv)
+    parser = build_parser()
+    args = parser.parse_args(argv)
+    if args.example:
+        print(example(args.example), end="")
+        return
+    if args.config is None:
+        parser.error("name a file; voco_benchmark --example hippocampus prints one to start from")
 
     from rich.console import Console
 
@@ -74,6 +85,13 @@ def main(argv: Sequence[str] | None = None) -> None:
         sys.exit(1)
 
 
+def example(name: str) -> str:
+    """Return the text of a file in evaluation/tasks."""
+    from importlib.resources import files
+
+    return (files("nnunetv2_voco.evaluation") / "tasks" / f"{name}.yaml").read_text(encoding="utf-8")
+
+
 def _run(benchmark: "Benchmark", args: argparse.Namespace, console: "Console") -> "list[Failure] | None":
     """Prepare, and run unless only something else was asked for; return the failures, or None if nothing was run."""
     if not os.environ.get("nnUNet_preprocessed"):
@@ -83,10 +101,13 @@ def _run(benchmark: "Benchmark", args: argparse.Namespace, console: "Console") -
     from nnunetv2_voco.evaluation.benchmark.grid import plan_runs
     from nnunetv2_voco.evaluation.benchmark.prepare import check_trainers, check_transfers, machine_of, write_runs
 
-    planned = plan_runs(benchmark)
+    def say(text: str) -> None:
+        console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+    planned = plan_runs(benchmark, say)
     runs = [item.run for item in planned]
     check_trainers(planned)
-    check_transfers(planned, lambda text: console.print(text, highlight=False, soft_wrap=True))
+    check_transfers(planned, say)
     if args.dry_run:
         for run in runs:
             state = "finished" if run.is_finished(benchmark.out) else f"{run.training_cases} training cases"

@@ -54,6 +54,7 @@ class DatasetGrid:
 
     Attributes:
         dataset: Name or number; planned and pre-processed by nnU-Net.
+        about: What the data set shows and where it comes from; the report says it.
         plans: Plans that the runs start from.
         configurations: 3D configurations of these plans, none of a cascade's second stage.
         initialisations: Weights, beside the twin which always runs.
@@ -70,6 +71,7 @@ class DatasetGrid:
     """
 
     dataset: str
+    about: str = ""
     plans: str = "nnUNetPlans"
     configurations: tuple[str, ...] = ("3d_fullres",)
     initialisations: tuple[Initialisation, ...] = ()
@@ -109,6 +111,7 @@ class Benchmark:
         jobs: Runs at the same time.
         threads: Threads of each run on a CPU; by default the cores divided by `jobs`.
         workers: Processes of each run that load data (nnUNet_n_proc_DA); by default none on a CPU, else nnU-Net's.
+        skip_missing: Leave out data sets that are not pre-processed, in place of stopping.
         datasets: The grids.
     """
 
@@ -117,6 +120,7 @@ class Benchmark:
     jobs: int = 1
     threads: int | None = None
     workers: int | None = None
+    skip_missing: bool = False
     datasets: tuple[DatasetGrid, ...]
 
     def __post_init__(self) -> None:
@@ -154,7 +158,7 @@ def read_benchmark(file: Path) -> Benchmark:
 def _benchmark(content: Any, file: Path) -> Benchmark:
     if not isinstance(content, Mapping) or not isinstance(content.get("datasets"), list):
         raise ConfigError("expected a mapping with a list under the key datasets")
-    shared_keys = [name for name in _keys(DatasetGrid) if name != "dataset"]
+    shared_keys = [name for name in _keys(DatasetGrid) if name not in ("dataset", "about")]
     _refuse_unknown(content, [*_keys(Benchmark), *shared_keys])
     shared = {key: value for key, value in content.items() if key in shared_keys}
     grids = []

@@ -1,6 +1,7 @@
 """What nnU-Net has prepared of a data set, read and never written."""
 
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -89,12 +90,15 @@ def open_dataset(dataset: str, plans_name: str) -> PlannedDataset:
 
     Raises:
         FileNotFoundError: If data set or plans are missing.
-        ConfigError: If nnU-Net's folders are not named, or the data set lacks what a validation needs.
+        ConfigError: If nnU-Net knows no such data set, or it lacks what a validation needs.
     """
     try:
         folder = dataset_folder(dataset)
-    except RuntimeError as error:  # nnU-Net's, over several lines
-        raise ConfigError(f"dataset {dataset}: {' '.join(str(error).split())}") from None
+    except RuntimeError:  # nnU-Net knows no such number
+        raise FileNotFoundError(
+            f"dataset {dataset}: not among those in {os.environ.get('nnUNet_preprocessed')}; run "
+            f"nnUNetv2_plan_and_preprocess -d {dataset} first, or correct the number"
+        ) from None
     plans = read_plans(folder, plans_name)
     plans.pop(PLANS_KEY, None)
     for needed in ("dataset.json", "dataset_fingerprint.json", "gt_segmentations"):

@@ -139,6 +139,8 @@ def _stop(process: subprocess.Popen) -> None:
     except ProcessLookupError:
         pass
     process.wait()
+    if process.stdin is not None:
+        process.stdin.close()
 
 
 def _tail(file: Path) -> str:

@@ -3,8 +3,9 @@
 import copy
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 from nnunetv2_voco.evaluation.benchmark.amounts import count_cases, training_subset, validation_subset
@@ -35,19 +36,33 @@ class PlannedRun:
     plans: dict[str, Any]
 
 
-def plan_runs(benchmark: Benchmark) -> list[PlannedRun]:
+def plan_runs(benchmark: Benchmark, say: Callable[[str], None] = lambda text: None) -> list[PlannedRun]:
     """Return all runs, seed by seed and from few labels to many, each once.
 
     Runs that would be the same, because two amounts of labels mean the same number of cases, are one run.
+
+    Args:
+        benchmark: What is asked for.
+        say: Is told of data sets that are left out.
 
     Raises:
         ValueError: If the file asks for what a data set does not have.
         FileNotFoundError: If a data set, plans or a checkpoint are missing.
     """
-    planned = [run for grid in benchmark.datasets for run in _runs_of_dataset(grid)]
-    unique = {item.run.id: item for item in reversed(planned)}
-    runs = [item for item in planned if unique.get(item.run.id) is item]
-    return sorted(runs, key=lambda item: item.run.seed)  # stable: the file's order within a seed
+    planned: dict[str, PlannedRun] = {}
+    for grid in benchmark.datasets:
+        try:
+            dataset = open_dataset(grid.dataset, grid.plans)
+        except FileNotFoundError as error:
+            if not benchmark.skip_missing:
+                raise
+            say(f"left out: {error}")
+            continue
+        for item in _runs_of_dataset(grid, dataset):
+            planned.setdefault(item.run.id, item)
+    if not planned:
+        raise FileNotFoundError("none of the data sets is pre-processed")
+    return sorted(planned.values(), key=lambda item: item.run.seed)  # stable: the file's order within a seed
 
 
 def weight_source(initialisation: Initialisation) -> WeightSource | None:
@@ -67,43 +82,34 @@ def weight_source(initialisation: Initialisation) -> WeightSource | None:
     )
 
 
-def _runs_of_dataset(grid: DatasetGrid) -> Iterator[PlannedRun]:
-    dataset = open_dataset(grid.dataset, grid.plans)
+def _runs_of_dataset(grid: DatasetGrid, dataset: PlannedDataset) -> Iterator[PlannedRun]:
     sources = {initialisation.name: weight_source(initialisation) for initialisation in grid.initialisations}
     for configuration in grid.configurations:
         dataset.check_configuration(configuration)
-        for fold in grid.folds:
-            training, validation = dataset.fold_cases(fold, configuration)
-            validation = validation_subset(validation, grid.validation_cases, dataset=dataset.name, fold=fold)
-            amounts = sorted(grid.labels, key=lambda amount: count_cases(amount, len(training)))
-            for seed in grid.seeds:
-                for amount in amounts:
-                    cases = training_subset(
-                        training,
-                        count_cases(amount, len(training)),
-                        dataset=dataset.name,
-                        fold=fold,
-                        seed=seed if grid.subset_seed is None else grid.subset_seed,
-                    )
-                    for schedule in grid.schedules:
-                        for name, source in sources.items():
-                            experiment = {
-                                "training_cases": cases,
-                                "validation_cases": validation,
-                                "seed": seed,
-                                "epochs": grid.epochs,
-                                "iterations_per_epoch": grid.iterations_per_epoch,
-                                "val_iterations_per_epoch": grid.val_iterations_per_epoch,
-                                "from_scratch": source is None,
-                            }
-                            yield _planned_run(
-                                dataset, configuration, source, experiment,
-                                initialisation=name, schedule=schedule, labels=amount, fold=fold,
-                                nsd_tolerance_mm=grid.nsd_tolerance_mm,
-                            )  # fmt: skip
+    for configuration, fold in product(grid.configurations, grid.folds):
+        training, validation = dataset.fold_cases(fold, configuration)
+        validation = validation_subset(validation, grid.validation_cases, dataset=dataset.name, fold=fold)
+        amounts = sorted(grid.labels, key=lambda amount: count_cases(amount, len(training)))
+        for seed, amount, schedule, name in product(grid.seeds, amounts, grid.schedules, sources):
+            subset_seed = seed if grid.subset_seed is None else grid.subset_seed
+            count = count_cases(amount, len(training))
+            experiment = {
+                "training_cases": training_subset(training, count, dataset=dataset.name, fold=fold, seed=subset_seed),
+                "validation_cases": validation,
+                "seed": seed,
+                "epochs": grid.epochs,
+                "iterations_per_epoch": grid.iterations_per_epoch,
+                "val_iterations_per_epoch": grid.val_iterations_per_epoch,
+                "from_scratch": sources[name] is None,
+            }
+            yield _planned_run(
+                grid, dataset, configuration, sources[name], experiment,
+                initialisation=name, schedule=schedule, labels=amount, fold=fold,
+            )  # fmt: skip
 
 
 def _planned_run(
+    grid: DatasetGrid,
     dataset: PlannedDataset,
     configuration: str,
     source: WeightSource | None,
@@ -113,7 +119,6 @@ def _planned_run(
     schedule: str,
     labels: str,
     fold: int,
-    nsd_tolerance_mm: float,
 ) -> PlannedRun:
     trainer = TRAINER if schedule == STOCK else f"{TRAINER}_{schedule}"
     content = copy.deepcopy(dataset.plans)
@@ -138,7 +143,8 @@ def _planned_run(
         validation_cases=len(experiment["validation_cases"]),
         fold=fold,
         seed=experiment["seed"],
-        nsd_tolerance_mm=nsd_tolerance_mm,
+        nsd_tolerance_mm=grid.nsd_tolerance_mm,
+        about=grid.about,
     )
     return PlannedRun(run=run, dataset=dataset, plans=content)
 

@@ -60,6 +60,8 @@ def build_page(runs: Sequence[Run], groups: Sequence[Group], comparisons: Sequen
 
 def _add_place(page: Page, name: str, groups: Sequence[Group], comparisons: Sequence[Comparison], looks: Looks) -> None:
     page.heading(name)
+    if groups[0].results[0].run.about:
+        page.paragraph(groups[0].results[0].run.about)
     for comparison in comparisons:
         page.note(sentence(comparison), tone=_tone(comparison))
     for schedule in dict.fromkeys(group.setting.schedule for group in groups):

@@ -34,6 +34,7 @@ class Run:
         fold: Fold of the cross-validation.
         seed: Seed of subset and training.
         nsd_tolerance_mm: Tolerance of the normalised surface Dice.
+        about: What the data set is.
     """
 
     id: str
@@ -49,6 +50,7 @@ class Run:
     fold: int
     seed: int
     nsd_tolerance_mm: float
+    about: str = ""
 
     def folder(self, out: Path) -> Path:
         """Where nnU-Net writes this run."""

@@ -95,6 +95,7 @@ def _lock(folder: Path) -> AbstractContextManager:
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
+        file.close()
         sys.exit(f"{folder}: another process is at this run; wait for it or end it")
     return file
 

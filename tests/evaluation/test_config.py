@@ -1,9 +1,12 @@
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from nnunetv2_voco.evaluation.benchmark.cli import EXAMPLES, example
 from nnunetv2_voco.evaluation.benchmark.config import ConfigError, read_benchmark
 
 FULL: dict[str, Any] = {
@@ -90,3 +93,16 @@ def test_cores_are_shared_between_jobs(tmp_path: Path, monkeypatch: pytest.Monke
     assert read(tmp_path, FULL | {"jobs": 3}).threads_of_a_run == 2
     assert read(tmp_path, FULL | {"jobs": 16}).threads_of_a_run == 1
     assert read(tmp_path, FULL | {"jobs": 3, "threads": 1}).threads_of_a_run == 1
+
+
+def test_examples_are_valid_and_name_their_sources(tmp_path: Path) -> None:
+    for name in EXAMPLES:
+        benchmark = read(tmp_path, example(name))
+        assert all(grid.about and len(grid.initialisations) > 1 for grid in benchmark.datasets)
+    assert len(read(tmp_path, example("paper")).datasets) == 43
+
+
+def test_help_and_examples_are_instant() -> None:
+    code = "import sys; from nnunetv2_voco.evaluation.benchmark.cli import main\ntry: main(['--example', 'paper'])\n"
+    code += "finally: sys.exit(bool({'torch', 'numpy', 'rich'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], check=False, capture_output=True).returncode == 0

@@ -127,7 +127,8 @@ def test_only_plans_are_added_to_the_data_set(tmp_path: Path, labelled: Path, ch
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"datasets": [998]}, "dataset 998: Could not find a dataset with the ID 998"),
+        ({"datasets": [998]}, "dataset 998: not among those in .*; run nnUNetv2_plan_and_preprocess -d 998 first"),
+        ({"datasets": [998], "skip_missing": True}, "none of the data sets is pre-processed"),
         ({"plans": "nnUNetResEncUNetLPlans"}, "no such plans; Dataset999_Tiny has nnUNetPlans"),
         ({"configurations": ["2d"]}, "2d is flat; only 3D configurations"),
         ({"configurations": ["3d_cascade_fullres"]}, "needs the predictions of another stage"),
@@ -142,6 +143,13 @@ def test_what_a_data_set_does_not_have_is_named(
 ) -> None:
     with pytest.raises((ConfigError, ValueError, FileNotFoundError), match=message):
         planned(tmp_path, **settings)
+
+
+def test_data_sets_that_are_not_there_are_left_out_if_asked(tmp_path: Path, labelled: Path, checkpoint: Path) -> None:
+    file = write_config(tmp_path / "mine.yaml", datasets=[998, NAME], skip_missing=True)
+    said: list[str] = []
+    assert {item.run.dataset for item in plan_runs(read_benchmark(file), said.append)} == {NAME}
+    assert [text.split(":")[:2] for text in said] == [["left out", " dataset 998"]]
 
 
 def test_missing_true_labels_are_named(tmp_path: Path, labelled: Path, checkpoint: Path) -> None:
