@@ -79,7 +79,7 @@ def build_parser() -> argparse.ArgumentParser:
     for name in ("random_crops", "batch_size", "accumulate"):
         _add(samples, name, type=int)
     _add(samples, "weights", metavar="NAME=W,…|TABLE")
-    for name in ("min_body_crop", "min_body_base"):
+    for name in ("min_body_crop", "min_body_base", "flip_p", "rotate_p"):
         _add(samples, name, type=float)
 
     training = parser.add_argument_group("training")
@@ -103,6 +103,7 @@ def build_parser() -> argparse.ArgumentParser:
         "intra_weight",
         "inter_weight",
         "reg_weight",
+        "place_weight",
         "val_fraction",
     ):
         _add(training, name, type=float)

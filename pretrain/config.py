@@ -43,6 +43,9 @@ PAPER: dict[str, Any] = {
     "warmup_steps": 5000,
     "steps": 250_000,
     "inter_ramp": 0,
+    "place_weight": 0.0,
+    "flip_p": 0.2,
+    "rotate_p": 0.2,
     "dropout": "crop",
     "min_body_crop": 0.0,
     "min_body_base": 0.0,
@@ -97,6 +100,9 @@ class PretrainConfig:
     min_body_crop: float = _doc(0.2, "least share of body in a random crop")
     min_body_base: float = _doc(0.05, "least share of body in a base crop that takes part in the loss")
 
+    flip_p: float = _doc(0.0, "probability of a flip of a crop, for each axis; a flipped crop shows no place of a body")
+    rotate_p: float = _doc(0.0, "probability of a turn of a crop by a multiple of 90° in the axial plane")
+
     steps: int = _doc(100_000, "optimiser steps")
     lr: float = _doc(1e-4, "peak learning rate")
     warmup_steps: int = _doc(1000, "steps of linear warm-up")
@@ -111,6 +117,10 @@ class PretrainConfig:
     intra_weight: float = _doc(1.0, "weight of the intra-volume loss")
     inter_weight: float = _doc(1.0, "weight of the inter-volume loss once ramped up")
     reg_weight: float = _doc(1.0, "weight of the regularisation")
+    place_weight: float = _doc(
+        1.0,
+        "weight of the place loss: coarse feature maps predict where in the body they are; needs crops without flips",
+    )
     inter_ramp: int | None = _doc(
         None,
         "steps over which the inter-volume weight grows from 0, starting when the "
@@ -166,7 +176,15 @@ class PretrainConfig:
         for name in ("lossy", "warmup_steps", "weight_decay", "intra_weight", "inter_weight", "reg_weight", "seed"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name} {getattr(self, name)}: must not be negative")
-        for name in ("dropout_p", "teacher_momentum", "val_fraction", "min_body_crop", "min_body_base"):
+        for name in (
+            "flip_p",
+            "rotate_p",
+            "dropout_p",
+            "teacher_momentum",
+            "val_fraction",
+            "min_body_crop",
+            "min_body_base",
+        ):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} {getattr(self, name)}: must lie in [0, 1)")
         for name, choices in (("arch", ARCHITECTURES), ("precision", PRECISIONS), ("dropout", DROPOUTS)):
@@ -184,6 +202,11 @@ class PretrainConfig:
             raise ValueError(f"window {self.window}: the lower bound must be below the upper one")
         if self.grid[0] * self.grid[1] * self.grid[2] < 2:
             raise ValueError(f"grid {self.grid}: at least two base crops are needed to contrast")
+        if self.place_weight and (self.flip_p or self.rotate_p):
+            raise ValueError(
+                f"place_weight {self.place_weight} with flip_p {self.flip_p} and rotate_p {self.rotate_p}: a flipped "
+                "or turned crop shows no place of a body; set either place_weight or both probabilities to 0"
+            )
         if self.inter_ramp is not None and self.inter_ramp < 0:
             raise ValueError(f"inter_ramp {self.inter_ramp}: must not be negative")
         if self.chunk is not None and self.chunk < 1:

@@ -29,11 +29,13 @@ class Sample(NamedTuple):
         crops: float32 (K, 1, z, y, x), random crops first.
         overlaps: float32 (T, B).
         bases_valid: bool (B,).
+        places: float32 (K, 2, 3), lower and upper corner of each crop in the volume, in longest edges of a region.
     """
 
     crops: Tensor
     overlaps: Tensor
     bases_valid: Tensor
+    places: Tensor
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +48,7 @@ class CropPlan:
         random_crops: Random crops per volume.
         min_body_crop: Least share of body in a random crop.
         min_body_base: Least share of body in a base crop that takes part in the loss.
+        spacing_mm: Distance of voxels along (z, y, x).
     """
 
     grid: tuple[int, int, int]
@@ -53,6 +56,7 @@ class CropPlan:
     random_crops: int
     min_body_crop: float
     min_body_base: float
+    spacing_mm: tuple[float, float, float] = (1.0, 1.0, 1.0)
 
     @property
     def region_vox(self) -> tuple[int, int, int]:
@@ -118,7 +122,16 @@ def make_sample(
         torch.stack(crops),
         torch.from_numpy(layout.overlaps_TB.astype(np.float32)),
         torch.from_numpy(layout.bases_valid_B),
+        torch.from_numpy(crop_places(layout, plan)),
     )
+
+
+def crop_places(layout: Layout, plan: CropPlan) -> np.ndarray:
+    """Corners of each crop in the volume, random crops first, in longest edges of a region: (K, 2, 3)."""
+    unit_mm = np.max(np.multiply(plan.region_vox, plan.spacing_mm))
+    corners_K3 = layout.region_corner + np.concatenate([layout.crops_T3, layout.bases_B3])
+    corners_K23 = np.stack([corners_K3, corners_K3 + np.asarray(plan.size_vox)], axis=1)
+    return (corners_K23 * (np.asarray(plan.spacing_mm) / unit_mm)).astype(np.float32)
 
 
 class PretrainDataset(Dataset):

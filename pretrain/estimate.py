@@ -12,8 +12,7 @@ from rich.console import Console
 
 from nnunetv2_voco.pretrain.config import PretrainConfig
 from nnunetv2_voco.pretrain.log import duration
-from nnunetv2_voco.pretrain.loop import loss_arguments, resolve_device
-from nnunetv2_voco.pretrain.model import VoCoModel
+from nnunetv2_voco.pretrain.loop import loss_arguments, make_model, resolve_device
 from nnunetv2_voco.pretrain.precision import autocast_context, requested_precision
 from nnunetv2_voco.pretrain.roofline import ARITHMETIC_SHARE, BANDWIDTH_SHARE, GPUS, cost_of_a_crop, parse_gpus
 from nnunetv2_voco.pretrain.training_plan import TrainingPlan
@@ -48,18 +47,17 @@ def measure_step(config: PretrainConfig, plan: TrainingPlan) -> tuple[float, flo
     device = torch.device(resolve_device(config.device))
     volumes = config.batch_size if device.type == "cuda" else 1
     chunked = config.crops_at_once is not None and config.crops_at_once < volumes * config.crops_per_volume
-    model = VoCoModel(plan.architecture, random_crops=config.random_crops, projection_size=config.projection_size).to(
-        device
-    )
+    model = make_model(config, plan).to(device)
     bases = int(np.prod(config.grid))
     crops = torch.randn(volumes, config.random_crops + bases, 1, *plan.crop_size, device=device)
     overlaps = torch.full((volumes, config.random_crops, bases), 1 / bases, device=device)
     valid = torch.ones(volumes, bases, dtype=torch.bool, device=device)
+    places = torch.rand(volumes, config.random_crops + bases, 2, 3, device=device)
     before, seconds = _memory(device), []
     for _ in range(2):
         started = time.monotonic()
         with autocast_context(requested_precision(config.precision, device), device):
-            loss = model(crops, overlaps, valid, **loss_arguments(config, 0, config.inter_weight))
+            loss = model(crops, overlaps, valid, places, **loss_arguments(config, 0, config.inter_weight))
         loss.total.backward()
         if device.type == "cuda":
             torch.cuda.synchronize()

@@ -16,7 +16,7 @@ PACKAGES = ("nnunetv2_voco", "torch", "nnunetv2", "dynamic-network-architectures
 _SETTINGS = (
     "steps", "lr", "warmup_steps", "weight_decay", "clip_norm", "batch_size", "accumulate", "gather",
     "random_crops", "teacher_momentum", "dropout", "dropout_p", "projection_size", "intra_weight", "inter_weight",
-    "reg_weight", "inter_ramp", "seed", "min_body_crop", "min_body_base",
+    "reg_weight", "place_weight", "inter_ramp", "seed", "min_body_crop", "min_body_base", "flip_p", "rotate_p",
 )  # fmt: skip
 
 

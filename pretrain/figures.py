@@ -22,7 +22,7 @@ from nnunetv2_voco.pretrain.validation import Validator
 SAMPLES_SHOWN = 4
 CROPS_SHOWN = 3
 VOLUMES_SHOWN = 40
-SERIES = ("#1f5aa6", "#c2541b", "#2e8b57", "#7a4fa3")
+SERIES = ("#1f5aa6", "#c2541b", "#2e8b57", "#7a4fa3", "#b08900")
 CHANCE = "#777777"
 VOLUME_SIDE = 256
 """Longest side of a slice in volumes.png, in pixels; larger slices are thinned."""
@@ -36,7 +36,7 @@ def draw_progress(out: Path) -> None:
     figure = Figure(figsize=(13, 8), layout="constrained")
     losses, accuracy, rates, similarities = figure.subplots(2, 2).ravel()
 
-    for name, colour in zip(("total", "intra", "inter", "reg"), SERIES, strict=True):
+    for name, colour in zip(("total", "intra", "inter", "reg", "place"), SERIES, strict=True):
         _line(losses, training, name, label=f"{name}, training", color=colour, alpha=0.8, linewidth=1)
     _line(losses, validation, "intra", label="intra, held out", color="black", marker="o")
     if validation:

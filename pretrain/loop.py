@@ -67,24 +67,25 @@ def train(config: PretrainConfig, plan: TrainingPlan, cache: VolumeCache, out: P
             f"volume {error.args[0]} is no longer in {cache.folder}; run again to pre-process it"
         ) from None
     intensity, crops = plan.intensity, plan.crop_plan(config)
-    transform = crop_transforms(
-        shift_amplitude=0.1 * (intensity.window[1] - intensity.window[0]), isotropic_plane=plan.isotropic_plane
+    transform = partial(
+        crop_transforms,
+        shift_amplitude=0.1 * (intensity.window[1] - intensity.window[0]),
+        isotropic_plane=plan.isotropic_plane,
     )
     dataset = PretrainDataset(
-        cache, training, plan=crops, intensity=intensity, transform=transform,
-        seed=config.seed, weights=plan.volume_weights,
+        cache, training, plan=crops, intensity=intensity,
+        transform=transform(p_flip=config.flip_p, p_rotate=config.rotate_p), seed=config.seed,
+        weights=plan.volume_weights,
     )  # fmt: skip
     validator = Validator(
-        cache, validation, plan=crops, intensity=intensity, transform=transform, seed=config.seed,
+        cache, validation, plan=crops, intensity=intensity, transform=transform(), seed=config.seed,
         volumes_per_batch=config.batch_size * config.accumulate * (world_size if config.gather else 1),
     )  # fmt: skip
 
     # model, optimiser, state
     with torch.random.fork_rng():
         torch.manual_seed(config.seed)
-        model = VoCoModel(
-            plan.architecture, random_crops=config.random_crops, projection_size=config.projection_size
-        ).to(device)
+        model = make_model(config, plan).to(device)
     if config.channels_last:
         model.encoder.to(memory_format=torch.channels_last_3d)
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
@@ -236,6 +237,16 @@ def train(config: PretrainConfig, plan: TrainingPlan, cache: VolumeCache, out: P
     return final_verdict(progress, held_out=bool(plan.validation))
 
 
+def make_model(config: PretrainConfig, plan: TrainingPlan) -> VoCoModel:
+    """Build the model of a run."""
+    return VoCoModel(
+        plan.architecture,
+        random_crops=config.random_crops,
+        projection_size=config.projection_size,
+        crop_size=plan.crop_size if config.place_weight else None,
+    )
+
+
 def loss_arguments(config: PretrainConfig, step: int, inter_weight: float) -> dict:
     """Arguments of the model's forward pass beside the batch."""
     return {
@@ -244,6 +255,7 @@ def loss_arguments(config: PretrainConfig, step: int, inter_weight: float) -> di
         "intra_weight": config.intra_weight,
         "inter_weight": inter_weight,
         "reg_weight": config.reg_weight,
+        "place_weight": config.place_weight,
         "chunk": config.crops_at_once,
         "gathered": config.gather,
     }

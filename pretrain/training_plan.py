@@ -172,6 +172,7 @@ class TrainingPlan:
             random_crops=config.random_crops,
             min_body_crop=config.min_body_crop,
             min_body_base=config.min_body_base,
+            spacing_mm=self.target.spacing_mm,
         )
 
     def save(self, path: Path) -> None:

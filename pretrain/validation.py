@@ -100,6 +100,7 @@ class Validator:
             random_crops=CROPS_PER_REGION,
             min_body_crop=max(plan.min_body_crop, 0.2),
             min_body_base=max(plan.min_body_base, 0.05),
+            spacing_mm=plan.spacing_mm,
         )
         self.regions_per_volume = -(-REGIONS // len(self.records))
 

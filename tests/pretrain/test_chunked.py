@@ -49,9 +49,9 @@ def test_gradients_are_those_of_one_pass(chunk, dropout):
 
 
 def test_gradients_are_those_of_one_pass_where_bases_are_invalid_and_volumes_differ():
-    model, (crops, overlaps, valid) = make_model().double(), double(random_batch(volumes=3))
+    model, (crops, overlaps, valid, places) = make_model().double(), double(random_batch(volumes=3))
     valid[0, 2:5] = valid[2, 8] = False
-    batch = (crops, overlaps, valid)
+    batch = (crops, overlaps, valid, places)
     assert_equal(gradients(model, batch, chunk=5), gradients(model, batch), 1e-10)
 
 
@@ -100,7 +100,8 @@ def peak_bytes(trace: Path, volumes: int, chunk: int | None) -> int:
     torch.manual_seed(0)
     model = VoCoModel(plain_architecture((8, 16)), random_crops=2, projection_size=16)
     crops = torch.randn(volumes, 11, 1, 16, 16, 16)
-    batch = crops, torch.rand(volumes, 2, 9).softmax(-1), torch.ones(volumes, 9, dtype=torch.bool)
+    valid, places = torch.ones(volumes, 9, dtype=torch.bool), torch.rand(volumes, 11, 2, 3)
+    batch = crops, torch.rand(volumes, 2, 9).softmax(-1), valid, places
     activities = [torch.profiler.ProfilerActivity.CPU]
     with torch.profiler.profile(activities=activities, profile_memory=True, acc_events=True) as profile:
         model(*batch, **LOSS, chunk=chunk).total.backward()
