@@ -34,8 +34,8 @@ def main() -> None:
     parser.add_argument("--processes", default="1,2", metavar="N,N,…", help="numbers of processes to compare")
     parser.add_argument("--steps", type=int, default=12, help=f"steps of a run, beside {WARM_UP} to warm up")
     parser.add_argument("--repeats", type=int, default=3, help="runs for each number of processes")
-    argv, _, options = " ".join(sys.argv[1:]).partition(" -- ")
-    args = parser.parse_args(argv.split())
+    end = sys.argv.index("--") if "--" in sys.argv else len(sys.argv)
+    args, options = parser.parse_args(sys.argv[1:end]), sys.argv[end + 1 :]
     numbers = [int(n) for n in args.processes.split(",")]
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(args.folder) if args.folder else Path(temporary) / "phantoms"
@@ -46,7 +46,7 @@ def main() -> None:
         for repeat in range(args.repeats):
             for n in numbers:
                 out = Path(temporary) / f"run_{n}_{repeat}"
-                records = run(folder, out, n, args.steps, options.split() or SMALL, cache=Path(temporary) / "cache")
+                records = run(folder, out, n, args.steps, options or SMALL, cache=Path(temporary) / "cache")
                 speeds[n].append(float(np.median([r["crops_per_second"] for r in records])))
                 waits[n].append(float(np.median([r["wait_seconds"] for r in records])))
     print(f"{'processes':>9}  {'crops/s':>22}  {'ratio':>6}  {'efficiency':>10}  {'wait a step':>11}")
