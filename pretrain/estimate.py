@@ -14,8 +14,15 @@ from nnunetv2_voco.pretrain.config import PretrainConfig
 from nnunetv2_voco.pretrain.log import duration
 from nnunetv2_voco.pretrain.loop import loss_arguments, make_model, resolve_device
 from nnunetv2_voco.pretrain.precision import autocast_context, requested_precision
+from nnunetv2_voco.pretrain.record import Record
+from nnunetv2_voco.pretrain.request import Request
 from nnunetv2_voco.pretrain.roofline import ARITHMETIC_SHARE, BANDWIDTH_SHARE, GPUS, cost_of_a_crop, parse_gpus
-from nnunetv2_voco.pretrain.training_plan import TrainingPlan
+from nnunetv2_voco.pretrain.training_plan import (
+    TrainingPlan,
+    make_training_plan,
+    preprocessing_target,
+    read_dataset_plans,
+)
 
 with contextlib.suppress(ImportError):  # Windows has none
     import resource
@@ -97,6 +104,24 @@ def print_estimate(
     lines = _on_this_machine(config, plan) if gpus is None else _on_gpus(config, plan, *parse_gpus(gpus))
     for line in lines:
         console.print(line, highlight=False)
+
+
+def estimate_without_volumes(request: Request, console: Console) -> None:
+    """Print what a run over so many volumes of a typical size would take; nothing is read or written."""
+    config = PretrainConfig(**{name: value for name, value in request.settings.items() if name != "weights"})
+    dataset_plans = (
+        None
+        if config.dataset is None
+        else read_dataset_plans(config.dataset, configuration=config.configuration, plans=config.plans)
+    )
+    target = preprocessing_target(config, dataset_plans)
+    extents_and_spacings = zip(target.transpose, target.spacing_mm, strict=True)
+    z, y, x = (max(1, round(TYPICAL_VOLUME_MM[axis] / spacing)) for axis, spacing in extents_and_spacings)
+    records = [Record(key=str(i), content=str(i), shape=(z, y, x)) for i in range(2)]
+    plan = make_training_plan(config, records, target=target, plans=dataset_plans)
+    extent = " × ".join(f"{mm:g}" for mm in TYPICAL_VOLUME_MM)
+    console.print(f"No volumes given; reckoning with CTs of {extent} mm (z, y, x).", highlight=False)
+    print_estimate(config, plan, [(z, y, x)], console, volumes=request.assumed_volumes or 1, gpus=request.gpus)
 
 
 def _on_this_machine(config: PretrainConfig, plan: TrainingPlan) -> Iterator[str]:

@@ -2,9 +2,7 @@
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from rich.console import Console
@@ -13,15 +11,16 @@ from rich.table import Table
 
 from nnunetv2_voco.atomic import remove_leftovers
 from nnunetv2_voco.pretrain import distributed
-from nnunetv2_voco.pretrain.cache import Record, VolumeCache
+from nnunetv2_voco.pretrain.cache import VolumeCache
 from nnunetv2_voco.pretrain.cached import cached_collection
 from nnunetv2_voco.pretrain.collect import CollectError, Collection, collect
-from nnunetv2_voco.pretrain.config import PretrainConfig, differing_fields
+from nnunetv2_voco.pretrain.config import PretrainConfig
 from nnunetv2_voco.pretrain.drawn import report_drawn
-from nnunetv2_voco.pretrain.estimate import TYPICAL_VOLUME_MM, print_estimate
+from nnunetv2_voco.pretrain.estimate import estimate_without_volumes, print_estimate
 from nnunetv2_voco.pretrain.figures import draw_volumes
 from nnunetv2_voco.pretrain.log import duration, make_console, progress_bar
 from nnunetv2_voco.pretrain.loop import TrainingStopped, resolve_device, train
+from nnunetv2_voco.pretrain.request import Request, RunError, check_folder, effective_config, weights_of
 from nnunetv2_voco.pretrain.roofline import parse_gpus
 from nnunetv2_voco.pretrain.training_plan import (
     TrainingPlan,
@@ -30,44 +29,10 @@ from nnunetv2_voco.pretrain.training_plan import (
     preprocessing_target,
     read_dataset_plans,
 )
-from nnunetv2_voco.pretrain.weights import WeightRows, group_volumes, read_weights
+from nnunetv2_voco.pretrain.weights import group_volumes
 
 ROWS_SHOWN = 60
 """Rows of the table of volumes that are printed; all are in volumes.json."""
-
-_NOT_A_RUN = frozenset({"volumes.json", "cache"})
-"""What an earlier `--dry-run`, or a cache, leaves in a folder that is no run yet."""
-
-
-class RunError(RuntimeError):
-    """A run cannot start; the text says why and what to do."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Request:
-    """What a user asks for.
-
-    Attributes:
-        folders: Where the volumes lie; none for all volumes that the cache holds.
-        out: The run's folder.
-        settings: Fields of `PretrainConfig` that were given, presets included.
-        cache: Root of the cache; `out/cache` if None.
-        resume: Whether to go on with the run in `out`.
-        dry_run: Whether to stop after checking the volumes.
-        num_processes: Volumes that are pre-processed at once.
-        assumed_volumes: For a dry run, how many volumes to reckon with; those of the folders if None.
-        gpus: For a dry run, the GPUs to reckon with, see `roofline.parse_gpus`; this machine if None.
-    """
-
-    folders: tuple[str, ...]
-    out: Path
-    settings: dict[str, Any] = field(default_factory=dict)
-    cache: Path | None = None
-    resume: bool = False
-    dry_run: bool = False
-    num_processes: int = 4
-    assumed_volumes: int | None = None
-    gpus: str | None = None
 
 
 def pretrain(request: Request) -> str | None:
@@ -100,9 +65,9 @@ def pretrain(request: Request) -> str | None:
                 f"{request.out}: holds no plan.json, which the first process has written; the folder and the cache "
                 "must lie on a file system that all machines share"
             )
-        config = _effective_config(request)
+        config = effective_config(request)
         plan = TrainingPlan.load(request.out / "plan.json")
-        cache = VolumeCache(_cache_root(request), plan.target)
+        cache = VolumeCache(request.cache_root, plan.target)
     distributed.start(resolve_device(config.device), store)
     try:
         verdict = train(config, plan, cache, request.out, console=console)
@@ -124,15 +89,15 @@ def pretrain(request: Request) -> str | None:
 def prepare(request: Request, console: Console) -> tuple[PretrainConfig, VolumeCache, TrainingPlan]:
     """Settle the settings, collect the volumes and fix the plan; or read back what a continued run had fixed."""
     out = request.out
-    _check_folder(request)
-    config = _effective_config(request)
+    check_folder(request)
+    config = effective_config(request)
     resolve_device(config.device)
     plan_file = out / "plan.json"
     if out.is_dir():
         remove_leftovers(out)
     if request.resume and plan_file.exists():
         plan = TrainingPlan.load(plan_file)
-        cache = VolumeCache(_cache_root(request), plan.target)
+        cache = VolumeCache(request.cache_root, plan.target)
         missing = cache.missing((*plan.training, *plan.validation))
         if not missing:
             config.save(out / "config.json")
@@ -141,11 +106,11 @@ def prepare(request: Request, console: Console) -> tuple[PretrainConfig, VolumeC
         if not request.folders:
             raise RunError(
                 f"{len(missing)} of the run's {len(plan.training) + len(plan.validation)} volumes are not in "
-                f"{_cache_root(request)}; name the run's cache with --cache if it lies elsewhere, or give the folders "
+                f"{request.cache_root}; name the run's cache with --cache if it lies elsewhere, or give the folders "
                 "of volumes again to pre-process what is missing"
             )
         console.print(f"{len(missing)} volumes of this run are not in the cache any more; pre-processing them again.")
-    if not request.folders and not _cache_root(request).is_dir():
+    if not request.folders and not request.cache_root.is_dir():
         raise RunError(
             "no folder of volumes was given; name it before -o, or name a cache that voco_preprocess made by --cache"
         )
@@ -158,9 +123,9 @@ def prepare(request: Request, console: Console) -> tuple[PretrainConfig, VolumeC
         else read_dataset_plans(config.dataset, configuration=config.configuration, plans=config.plans)
     )
     check_network(config, dataset_plans)
-    weights = _weights(request, config)
+    weights = weights_of(request, config)
     target = preprocessing_target(config, dataset_plans)
-    cache = VolumeCache(_cache_root(request), target)
+    cache = VolumeCache(request.cache_root, target)
     out.mkdir(parents=True, exist_ok=True)
     if not request.dry_run:
         config.save(out / "config.json")
@@ -177,7 +142,7 @@ def prepare(request: Request, console: Console) -> tuple[PretrainConfig, VolumeC
                 on_progress=on_progress,
             )
     else:
-        collection = cached_collection(_cache_root(request), target)
+        collection = cached_collection(request.cache_root, target)
     print_table(collection, console)
     collection.save(out / "volumes.json")
     records = [volume.record for volume in collection.usable]
@@ -225,24 +190,6 @@ def prepare(request: Request, console: Console) -> tuple[PretrainConfig, VolumeC
     plan.save(plan_file)  # last: a run that is continued takes its existence for all of the above
     _print_plan(config, plan, console)
     return config, cache, plan
-
-
-def estimate_without_volumes(request: Request, console: Console) -> None:
-    """Print what a run over so many volumes of a typical size would take; nothing is read or written."""
-    config = PretrainConfig(**{name: value for name, value in request.settings.items() if name != "weights"})
-    dataset_plans = (
-        None
-        if config.dataset is None
-        else read_dataset_plans(config.dataset, configuration=config.configuration, plans=config.plans)
-    )
-    target = preprocessing_target(config, dataset_plans)
-    extents_and_spacings = zip(target.transpose, target.spacing_mm, strict=True)
-    z, y, x = (max(1, round(TYPICAL_VOLUME_MM[axis] / spacing)) for axis, spacing in extents_and_spacings)
-    records = [Record(key=str(i), content=str(i), shape=(z, y, x)) for i in range(2)]
-    plan = make_training_plan(config, records, target=target, plans=dataset_plans)
-    extent = " × ".join(f"{mm:g}" for mm in TYPICAL_VOLUME_MM)
-    console.print(f"No volumes given; reckoning with CTs of {extent} mm (z, y, x).", highlight=False)
-    print_estimate(config, plan, [(z, y, x)], console, volumes=request.assumed_volumes or 1, gpus=request.gpus)
 
 
 def print_table(collection: Collection, console: Console, *, listed_in: str = "volumes.json") -> None:
@@ -293,64 +240,6 @@ def _print_plan(config: PretrainConfig, plan: TrainingPlan, console: Console) ->
         )
     for line in lines:
         console.print(line, highlight=False, markup=False)
-
-
-def _weights(request: Request, config: PretrainConfig) -> WeightRows | None:
-    """Return the weights to be planned with.
-
-    Raises:
-        RunError: If they come from a table that a continued run needs and that was not given again.
-    """
-    if config.weights is None:
-        return None
-    try:
-        return read_weights(request.settings.get("weights", config.weights))
-    except ValueError:
-        if "weights" in request.settings:
-            raise
-        raise RunError(
-            f"{request.out}: the run was interrupted before it had read its volumes; give --weights with the table "
-            f"{config.weights} again"
-        ) from None
-
-
-def _check_folder(request: Request) -> None:
-    out = request.out
-    if out.exists() and not out.is_dir():
-        raise RunError(f"{out}: is a file; -o names the folder of the run")
-    inside = {entry.name for entry in out.iterdir()} if out.is_dir() else set()
-    if not request.resume and inside - _NOT_A_RUN:
-        raise RunError(
-            f"{out}: already holds {', '.join(sorted(inside - _NOT_A_RUN)[:3])}…; nothing is overwritten. "
-            "Go on with that run by --continue, or name another folder with -o"
-        )
-
-
-def _effective_config(request: Request) -> PretrainConfig:
-    """Return the settings of the run: given ones, or those of the run that is continued.
-
-    Raises:
-        RunError: If values are given that differ from the run's.
-    """
-    stored_file = request.out / "config.json"
-    settings = dict(request.settings)
-    if settings.get("weights") is not None:
-        settings["weights"] = read_weights(settings["weights"]).label
-    if not (request.resume and stored_file.exists()):
-        return PretrainConfig(**settings)
-    stored = PretrainConfig.load(stored_file)
-    differing = differing_fields(stored, settings)
-    if differing:
-        raise RunError(
-            f"{request.out}: the run to be continued has other settings:\n  "
-            + "\n  ".join(differing)
-            + "\nLeave them out to continue it, or start a new run with another -o"
-        )
-    return PretrainConfig(**{**vars(stored), **settings})
-
-
-def _cache_root(request: Request) -> Path:
-    return request.cache or request.out / "cache"
 
 
 def _voxels(shape: Sequence[int]) -> int:
