@@ -75,7 +75,7 @@ def preprocess_part(request: PartRequest, console: Console) -> Collection:
         return Collection(volumes=(), skipped=volumes.skipped_files())
     cache.create()
     kind = cache.folder.name
-    note_fates(root, [Fate(kind, volumes.name, BEGUN, "", "", "", None)])  # should no part live to note its volumes
+    note_fates(root, [Fate(kind, volumes.name, BEGUN, "", "", None)])  # should no part live to note its volumes
     sources = volumes.sources(request.folders, part=request.part, parts=request.parts)
     console.print(
         f"{len(sources)} of {volumes.number} volumes, to {describe_target(cache.target)}, in {cache.folder.name}",
@@ -91,8 +91,8 @@ def preprocess_part(request: PartRequest, console: Console) -> Collection:
     note_fates(
         root,
         [
-            Fate(kind, volumes.name, number, volume.record.key, volume.name, volume.file_format, volume.record.reason)
-            for number, volume in zip(sources, done, strict=True)
+            Fate(kind, volumes.name, volume.name, volume.file_format, volume.record.key, volume.record.reason)
+            for volume in done
         ],
     )
     collection = Collection(volumes=tuple(done), skipped=())
@@ -155,14 +155,15 @@ def _report_missing(root: Path, cache: VolumeCache, fates: list[Fate], console: 
         file = root / "sources" / f"{name}.jsonl.gz"
         if not file.exists():
             continue
-        seen = {fate.number: fate for fate in fates if fate.list_name == name and fate.number != BEGUN}
-        numbers = list(seen)
-        rows = index.rows([seen[number].key for number in numbers])
-        failed = [seen[number] for number, row in zip(numbers, rows, strict=True) if row < 0]
-        for fate in failed[:SHOWN]:
-            console.print(f"  failed, may pass: {escape(fate.name)}: {escape(fate.reason or '')}", highlight=False)
         names = SourceList.open(file).names()
-        missing = [name for number, name in enumerate(names) if number not in seen]
+        listed = set(names)
+        of_list = [fate for fate in fates if fate.list_name == name and fate.name in listed]
+        rows = index.rows([fate.key for fate in of_list])
+        there = {fate.name for fate, row in zip(of_list, rows, strict=True) if row >= 0}
+        failed = {fate.name: fate.reason for fate in of_list if fate.name not in there}
+        for volume, reason in list(failed.items())[:SHOWN]:
+            console.print(f"  failed, may pass: {escape(volume)}: {escape(reason or '')}", highlight=False)
+        missing = [volume for volume in names if volume not in there and volume not in failed]
         if failed or missing:
             more = f": {escape(', '.join(missing[:SHOWN]))}" + ("…" if len(missing) > SHOWN else "") if missing else ""
             console.print(

@@ -28,8 +28,8 @@ HEARTBEAT_S = 2.0
 SILENCE_S = 60.0
 """After so long without a sign of life another process takes over."""
 
-BEGUN = -1
-"""In place of a volume's number: work on the list has begun."""
+BEGUN = ""
+"""In place of a volume's name: work on the list has begun."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,10 +92,9 @@ class Fate(NamedTuple):
 
     target: str
     list_name: str
-    number: int
-    key: str
     name: str
     file_format: str
+    key: str
     reason: str | None
 
 
@@ -160,9 +159,9 @@ def load_fates(root: Path) -> list[Fate]:
 
 
 def merge_fates(root: Path) -> list[Fate]:
-    """Join what was noted into one file: of each volume the latest fate."""
+    """Join what was noted into one file: of each volume's key the latest fate."""
     files = sorted((root / "sources" / "names").glob("*.jsonl.gz"))
-    latest = list({(fate.target, fate.list_name, fate.number, fate.name): fate for fate in load_fates(root)}.values())
+    latest = list({(fate.target, fate.list_name, fate.name, fate.key): fate for fate in load_fates(root)}.values())
     if len(files) > 1:
         note_fates(root, latest)
         lines = "\n".join(sorted(json.dumps(fate) for fate in latest))

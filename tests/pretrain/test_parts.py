@@ -205,10 +205,14 @@ def test_volumes_that_were_added_are_found_without_parts_and_by_list(folder, tmp
     preprocess(cts, cache)
     (cts / "b.nii.gz").write_bytes((folder / "volume2.nii.gz").read_bytes())
     assert len(preprocess(cts, cache, 0, 2).volumes) == 1
+    (cts / "0.nii.gz").write_bytes((folder / "volume3.nii.gz").read_bytes())  # before the others, which move up
     preprocess(cts, cache, only_list=True)
-    assert sum(len(preprocess(cts, cache, part, 2).volumes) for part in (0, 1)) == 2
+    complete, text = printed(merge, cache)
+    assert not complete
+    assert "2 were not processed yet: cts/0.nii.gz, cts/b.nii.gz" in text.replace("\n", " ")
+    assert sum(len(preprocess(cts, cache, part, 2).volumes) for part in (0, 1)) == 3
     assert merge(cache, quiet())
-    assert len(cached_collection(cache, TARGET).usable) == 2
+    assert len(cached_collection(cache, TARGET).usable) == 3
 
 
 def test_names_lie_apart_and_no_path_above_the_folder_is_kept(folder, whole):

@@ -119,9 +119,9 @@ def test_lock_of_a_process_that_died_is_taken_over(tmp_path, folders, found, mon
 
 
 def test_of_a_volumes_fates_the_latest_counts(tmp_path):
-    failed = Fate("t", "list", 0, "", "cts/a", "nifti", "out of memory")
-    done = failed._replace(key="k0", reason=None)
-    other = Fate("t", "list", 1, "k1", "cts/b", "nrrd", None)
+    failed = Fate("t", "list", "cts/a", "nifti", "k0", "out of memory")
+    done = failed._replace(reason=None)
+    other = Fate("t", "list", "cts/b", "nrrd", "k1", None)
     for second, fates in enumerate(([failed, other], [done])):
         note_fates(tmp_path, fates)
         for file in (tmp_path / "sources" / "names").iterdir():
