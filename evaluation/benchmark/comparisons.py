@@ -187,7 +187,8 @@ def _compare(group: Group, pairs: Sequence[tuple[Result, Result]]) -> Comparison
 
 
 def _speed(pairs: Sequence[tuple[Result, Result]]) -> Speed:
-    twins, others = [], []
+    twins: list[float] = []
+    others: list[float] = []
     for twin, other in pairs:
         target = final_value(twin.curve.pseudo_dice)
         for epochs, result in ((twins, twin), (others, other)):

@@ -164,7 +164,7 @@ def _benchmark(content: Any, file: Path) -> Benchmark:
     grids = []
     for number, entry in enumerate(content["datasets"], start=1):
         try:
-            grids.append(_grid(shared | (entry if isinstance(entry, Mapping) else {"dataset": entry}), file.parent))
+            grids.append(_grid(shared | (entry if isinstance(entry, dict) else {"dataset": entry}), file.parent))
         except ConfigError as error:
             raise ConfigError(f"datasets, entry {number}: {error}") from None
     own = {key: value for key, value in content.items() if key in _keys(Benchmark)}

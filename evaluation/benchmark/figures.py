@@ -88,8 +88,8 @@ def convergence(groups: Sequence[Group], looks: Looks) -> Drawing:
         length = min(len(result.curve.pseudo_dice) for result in group.results)
         values = np.array([smoothed(result.curve.pseudo_dice)[:length] for result in group.results])
         x, colour = np.arange(1, length + 1), looks.colour(group.initialisation)
-        marks = {"marker": looks.marker(group.initialisation), "markersize": 4, "markevery": math.ceil(length / 8)}
-        axes.plot(x, values.mean(0), label=group.initialisation, color=colour, **marks)
+        (line,) = axes.plot(x, values.mean(0), label=group.initialisation, color=colour)
+        line.set(marker=looks.marker(group.initialisation), markersize=4, markevery=math.ceil(length / 8))
         axes.fill_between(x, values.min(0), values.max(0), color=colour, alpha=0.15, linewidth=0)
         said.append(f"{group.initialisation} ends at {values.mean(0)[-1]:.3f}")
         if group.initialisation == SCRATCH:

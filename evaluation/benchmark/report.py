@@ -8,10 +8,20 @@ from nnunetv2_voco.evaluation.benchmark.collect import Result
 from nnunetv2_voco.evaluation.benchmark.comparisons import Comparison, Group, compare, group_results
 from nnunetv2_voco.evaluation.benchmark.figures import Looks, convergence, differences, label_efficiency
 from nnunetv2_voco.evaluation.benchmark.run import Run
-from nnunetv2_voco.evaluation.benchmark.table import HEADER, LEGEND, markdown, place, rows_of, sentence
+from nnunetv2_voco.evaluation.benchmark.table import (
+    DICE,
+    LEGEND,
+    SURFACES,
+    dice_rows,
+    has_surfaces,
+    markdown,
+    place,
+    sentence,
+    surface_rows,
+)
 from nnunetv2_voco.evaluation.page import Cell, Page
 
-DIFFERENCE_COLUMN = HEADER.index("difference to scratch")
+DIFFERENCE_COLUMN = DICE.index("difference to scratch")
 
 
 def write_report(out: Path, runs: Sequence[Run], results: Sequence[Result], *, title: str) -> list[str]:
@@ -62,8 +72,10 @@ def _add_place(page: Page, name: str, groups: Sequence[Group], comparisons: Sequ
     page.heading(name)
     if groups[0].results[0].run.about:
         page.paragraph(groups[0].results[0].run.about)
+    fewest = min(group.setting.training_cases for group in groups)
     for comparison in comparisons:
-        page.note(sentence(comparison), tone=_tone(comparison))
+        if comparison.group.setting.training_cases == fewest:  # where pre-training is to help most; others: the table
+            page.note(sentence(comparison), tone=_tone(comparison))
     for schedule in dict.fromkeys(group.setting.schedule for group in groups):
         here = [group for group in groups if group.setting.schedule == schedule]
         compared = [item for item in comparisons if item.group.setting.schedule == schedule]
@@ -74,12 +86,16 @@ def _add_place(page: Page, name: str, groups: Sequence[Group], comparisons: Sequ
         page.drawings(drawings)
         settings = dict.fromkeys(group.setting for group in here)
         page.drawings([convergence([g for g in here if g.setting == setting], looks) for setting in settings])
-    rows: list[list[object]] = [list(row) for row in rows_of(groups, comparisons)]
+    rows: list[list[object]] = [list(row) for row in dice_rows(groups, comparisons)]
     tones = {(c.group.setting, c.group.initialisation): _tone(c) for c in comparisons}
     for group, row in zip(groups, rows, strict=True):
         tone = tones.get((group.setting, group.initialisation), "")
         row[DIFFERENCE_COLUMN] = Cell(str(row[DIFFERENCE_COLUMN]), tone=tone)
-    page.table(HEADER, rows, caption=name)
+    page.table(DICE, rows, caption=f"{name}: Dice")
+    if has_surfaces(groups):
+        tolerance = f"{groups[0].results[0].run.nsd_tolerance_mm:g} mm"
+        caption = f"{name}: HD95, and NSD at {tolerance}"
+        page.table(SURFACES, surface_rows(groups, comparisons), caption=caption)
     _add_classes(page, name, groups)
 
 
@@ -90,7 +106,7 @@ def _add_classes(page: Page, name: str, groups: Sequence[Group]) -> None:
         return
     rows = []
     for group in groups:
-        values = {label: [] for label in labels}
+        values: dict[str, list[float]] = {label: [] for label in labels}
         for result in group.results:
             for score in result.scores:
                 if score.dice == score.dice:

@@ -7,10 +7,12 @@ from nnunetv2_voco.evaluation.benchmark.comparisons import Comparison, Group, Sp
 from nnunetv2_voco.evaluation.benchmark.config import SCRATCH
 from nnunetv2_voco.evaluation.benchmark.statistics import Interval
 
-HEADER = (
-    "labelled cases", "schedule", "start", "runs", "Dice", "difference to scratch", "error reduction",
-    "HD95 mm", "difference", "NSD", "difference", "epochs to scratch's final Dice",
-)  # fmt: skip
+START = ("labelled cases", "schedule", "start")
+"""Columns with which every row starts."""
+
+DICE = (*START, "runs", "Dice", "difference to scratch", "error reduction", "epochs to scratch's final Dice")
+SURFACES = (*START, "HD95 mm", "difference to scratch", "NSD", "difference to scratch")
+"""Columns of the two tables."""
 
 LEGEND = (
     "Dice, HD95 and NSD: mean over runs and validation cases, classes averaged within a case. Differences: pre-trained "
@@ -24,21 +26,41 @@ PAIRS_FOR_A_VERDICT = 3
 """With fewer pairs of runs the spread between seeds is not known, whatever the interval says."""
 
 
-def rows_of(groups: Sequence[Group], comparisons: Sequence[Comparison]) -> list[list[str]]:
-    """Return one row of text per group, in the columns of `HEADER`."""
-    by_group = {(c.group.setting, c.group.initialisation): c for c in comparisons}
-    return [_row(group, by_group.get((group.setting, group.initialisation))) for group in groups]
+def dice_rows(groups: Sequence[Group], comparisons: Sequence[Comparison]) -> list[list[str]]:
+    """Return one row of text per group, in the columns of `DICE`."""
+    rows = []
+    for group, comparison in _with_comparison(groups, comparisons):
+        row = [*_start(group), str(len(group.results)), plain(group.dice.value)]
+        if comparison is not None:
+            compared = (signed(comparison.dice), percent(comparison.error_reduction), epochs(comparison.speed))
+            rows.append([*row, *compared])
+        else:
+            rows.append([*row, "" if group.initialisation == SCRATCH else "no twin yet", "", ""])
+    return rows
+
+
+def surface_rows(groups: Sequence[Group], comparisons: Sequence[Comparison]) -> list[list[str]]:
+    """Return one row of text per group, in the columns of `SURFACES`."""
+    rows = []
+    for group, comparison in _with_comparison(groups, comparisons):
+        hd95, nsd = ("", "") if comparison is None else (signed(comparison.hd95_mm, 2), signed(comparison.nsd))
+        rows.append([*_start(group), plain(group.hd95_mm.value, 2), hd95, plain(group.nsd.value), nsd])
+    return rows
+
+
+def has_surfaces(groups: Sequence[Group]) -> bool:
+    """Whether surface distances were measured at all."""
+    return any(not math.isnan(group.nsd.value) for group in groups)
 
 
 def markdown(title: str, groups: Sequence[Group], comparisons: Sequence[Comparison]) -> str:
-    """Return a heading and a table for each data set and configuration."""
-    parts = [f"# {title}\n"]
+    """Return a heading and tables for each data set and configuration."""
+    parts = [f"# {title}"]
     for name in dict.fromkeys(place(group) for group in groups):
-        parts.append(f"\n## {name}\n")
-        parts.append("| " + " | ".join(HEADER) + " |")
-        parts.append("|" + "---|" * len(HEADER))
         chosen = [group for group in groups if place(group) == name]
-        parts += ["| " + " | ".join(row) + " |" for row in rows_of(chosen, comparisons)]
+        parts += ["", f"## {name}", "", *_markdown_table(DICE, dice_rows(chosen, comparisons))]
+        if has_surfaces(chosen):
+            parts += ["", *_markdown_table(SURFACES, surface_rows(chosen, comparisons))]
     return "\n".join([*parts, "", LEGEND, ""])
 
 
@@ -59,7 +81,7 @@ def sentence(comparison: Comparison) -> str:
         verb = "seems to harm" if few else "harms"
     return (
         f"{comparison.group.initialisation}{schedule}, {cases(setting.training_cases)}: {verb}. "
-        f"Dice {signed(comparison.dice)}, error reduced by {percent(comparison.error_reduction)}; scratch's final "
+        f"Dice {signed(comparison.dice)}, error reduction {percent(comparison.error_reduction)}; scratch's final "
         f"pseudo Dice {_reached(speed)}. {comparison.pairs} {'pair' if comparison.pairs == 1 else 'pairs'} of runs, "
         f"{cases(comparison.cases, 'validation')}."
     )
@@ -72,12 +94,12 @@ def cases(count: int, kind: str = "labelled") -> str:
 
 def signed(value: Interval, digits: int = 3) -> str:
     """Write a difference with its interval."""
-    return _with_bounds(value, lambda number: f"{number:+.{digits}f}".replace("-", "−"))
+    return _with_bounds(value, lambda number: f"{_without_negative_zero(number, digits):+.{digits}f}".replace("-", "−"))
 
 
 def percent(value: Interval) -> str:
     """Write a share with its interval."""
-    return _with_bounds(value, lambda number: f"{100 * number:.0f} %".replace("-", "−"))
+    return _with_bounds(value, lambda number: f"{_without_negative_zero(100 * number, 0):.0f} %".replace("-", "−"))
 
 
 def plain(value: float, digits: int = 3) -> str:
@@ -100,23 +122,26 @@ def _reached(speed: Speed) -> str:
     return f"reached after {100 * speed.share:.0f} % of the epochs"
 
 
+def _without_negative_zero(number: float, digits: int) -> float:
+    return round(number, digits) + 0.0
+
+
 def _with_bounds(value: Interval, write: Callable[[float], str]) -> str:
     if math.isnan(value.value):
         return "–"
     return f"{write(value.value)} [{write(value.low)}, {write(value.high)}]"
 
 
-def _row(group: Group, comparison: Comparison | None) -> list[str]:
-    setting = group.setting
-    start = [str(setting.training_cases), setting.schedule, group.initialisation, str(len(group.results))]
-    if comparison is None:
-        missing = "" if group.initialisation == SCRATCH else "no twin yet"
-        return [
-            *start, plain(group.dice.value), missing, "", plain(group.hd95_mm.value, 2), "",
-            plain(group.nsd.value), "", "",
-        ]  # fmt: skip
-    return [
-        *start, plain(group.dice.value), signed(comparison.dice), percent(comparison.error_reduction),
-        plain(group.hd95_mm.value, 2), signed(comparison.hd95_mm, 2),
-        plain(group.nsd.value), signed(comparison.nsd), epochs(comparison.speed),
-    ]  # fmt: skip
+def _markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    return ["| " + " | ".join(row) + " |" for row in (header, ["---"] * len(header), *rows)]
+
+
+def _with_comparison(
+    groups: Sequence[Group], comparisons: Sequence[Comparison]
+) -> list[tuple[Group, Comparison | None]]:
+    by_group = {(c.group.setting, c.group.initialisation): c for c in comparisons}
+    return [(group, by_group.get((group.setting, group.initialisation))) for group in groups]
+
+
+def _start(group: Group) -> list[str]:
+    return [str(group.setting.training_cases), group.setting.schedule, group.initialisation]

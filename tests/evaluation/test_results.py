@@ -98,7 +98,7 @@ def report(tmp_path: Path, capsys: pytest.CaptureFixture, **settings: float) -> 
 
 def test_report_is_one_file_that_says_what_the_numbers_say(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     said, page = report(tmp_path, capsys)
-    sentence = "ct, 2 labelled cases: helps. Dice +0.100 [+0.100, +0.100], error reduced by 23 % ["
+    sentence = "ct, 2 labelled cases: helps. Dice +0.100 [+0.100, +0.100], error reduction 23 % ["
     assert sentence in said
     assert sentence in page
     assert "reached after 55 % of the epochs. 3 pairs of runs, 4 validation cases." in said
@@ -106,11 +106,12 @@ def test_report_is_one_file_that_says_what_the_numbers_say(tmp_path: Path, capsy
     assert page.count("<svg") == 4  # label efficiency, differences, convergence with 2 and with 20 cases
     table = (tmp_path / "mine_benchmark" / "table.md").read_text()
     assert "| 20 | stock | ct | 3 | 0.670 | +0.100 [+0.100, +0.100] |" in table
+    assert "| 2 | stock | ct | 2.00 | −1.00 [−1.00, −1.00] | 0.600 | +0.100 [+0.100, +0.100] |" in table
 
 
 def test_harm_is_reported_as_harm(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     said, page = report(tmp_path, capsys, gain=-0.1)
-    assert "ct, 2 labelled cases: harms. Dice −0.100 [−0.100, −0.100], error reduced by −23 %" in said
+    assert "ct, 2 labelled cases: harms. Dice −0.100 [−0.100, −0.100], error reduction −23 %" in said
     assert "helps" not in page
 
 
