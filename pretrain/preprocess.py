@@ -208,8 +208,9 @@ def block_means(mask: np.ndarray, block: int) -> np.ndarray:
     """Share of True in each block of a mask as uint8 in 0…255; blocks beyond the edge count the missing as False."""
     padded = np.pad(mask, [(0, -size % block) for size in mask.shape])
     z, y, x = (size // block for size in padded.shape)
-    means = padded.reshape(z, block, y, block, x, block).mean(axis=(1, 3, 5), dtype=np.float32)
-    return np.rint(means * 255).astype(np.uint8)
+    counts = padded.reshape(z, block, y, block, x, block).sum(axis=1, dtype=np.uint8)  # planes first: the fastest way
+    counts = counts.sum(axis=2, dtype=np.uint16).sum(axis=3, dtype=np.uint32)
+    return np.rint(counts * (255 / block**3)).astype(np.uint8)
 
 
 def count_hu(values: np.ndarray) -> np.ndarray:
