@@ -79,6 +79,7 @@ def training_of(trainer_name: str, folder: str, iterations: int, device: str) ->
     preprocessed = Path(folder) / "nnUNet_preprocessed" / NAME
     plans, description = (json.loads((preprocessed / f).read_text()) for f in ("nnUNetPlans.json", "dataset.json"))
     torch.manual_seed(0)
+    plans["continue_training"] = False  # as nnUNetv2_train does
     trainer = kind(plans, "3d_fullres", 0, description, device=torch.device(device))
     trainer.num_iterations_per_epoch, trainer.num_val_iterations_per_epoch = iterations, max(1, iterations // 5)
     trainer.print_to_log_file = lambda *_, **__: None

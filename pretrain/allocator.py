@@ -10,7 +10,8 @@ def keep_freed_memory() -> bool:
     """Let the C library keep freed memory for later instead of returning it to the system.
 
     A training step on a CPU allocates gigabytes of feature maps and frees them. By default each of them is mapped anew
-    from the system, which clears it page by page: up to a third of the step's processor time. Numbers do not change.
+    from the system, which clears it page by page: up to a third of the step's processor time. Numbers do not change,
+    but glibc reuses aligned memory with gaps, so more of it is held.
 
     Returns:
         Whether the C library offers this, as glibc does; elsewhere nothing is done.
