@@ -129,20 +129,20 @@ def ours(cache: VolumeCache, records: Sequence[Record], _folder: Path) -> Callab
 
 
 def our_dataset(cache: VolumeCache, records: Sequence[Record]) -> PretrainDataset:
-    intensity = intensity_of(records)
+    intensity = intensity_of(cache, records)
     transform = crop_transforms(shift_amplitude=0.1 * (intensity.window[1] - intensity.window[0]), isotropic_plane=True)
     return PretrainDataset(cache, records, plan=PLAN, intensity=intensity, transform=transform, seed=0)
 
 
-def intensity_of(records: Sequence[Record]) -> Intensity:
-    return ct_intensity(body_properties(record.histogram or () for record in records))
+def intensity_of(cache: VolumeCache, records: Sequence[Record]) -> Intensity:
+    return ct_intensity(body_properties(cache.open_index().histograms([record.key for record in records])))
 
 
 def monai(cache: VolumeCache, records: Sequence[Record], folder: Path) -> Callable[[int], Any]:
     from monai import transforms
     from monai.data import PersistentDataset
 
-    intensity = intensity_of(records)
+    intensity = intensity_of(cache, records)
     shift = 0.1 * (intensity.window[1] - intensity.window[0])
     augment = transforms.Compose(
         [
@@ -180,7 +180,7 @@ def batchgenerators(cache: VolumeCache, records: Sequence[Record], folder: Path)
     from batchgenerators.transforms.spatial_transforms import MirrorTransform, Rot90Transform
     from nnunetv2.training.dataloading.nnunet_dataset import comp_blosc2_params, nnUNetDatasetBlosc2
 
-    intensity = intensity_of(records)
+    intensity = intensity_of(cache, records)
     folder.mkdir(exist_ok=True)
     for record in records:
         volume = whole_volume(cache, record, intensity)[None]
@@ -244,10 +244,12 @@ def tiled(cache: VolumeCache, record: Record) -> Record:
     large = PreparedVolume(
         array=np.tile(volume.read((0, 0, 0), whole), TILES),
         body_map=np.tile(np.rint(body * 255).astype(np.uint8), TILES),
-        histogram=np.asarray(record.histogram),
+        histogram=np.array(next(cache.open_index().histograms([record.key]))),
         content="",
     )
-    return cache.write({}, large, key="tiled")
+    stored = cache.write({}, large, key="tiled")
+    cache.add_to_index([stored])
+    return stored
 
 
 def print_waiting(cache: VolumeCache, records: Sequence[Record], args: argparse.Namespace) -> None:

@@ -5,8 +5,8 @@
 Ours against the straightforward way: every volume's crops and bases pass the encoder by themselves, and the loss is
 written with loops over volumes, crops and pairs (straightforward.py). Same networks, same crops of 64³, same optimiser;
 the loss of the first step has to be equal. Then ours in other ways: with freed memory kept by the C library
-(`--keep-memory`), channels_last_3d, bf16 autocast, compiled, and with the encoder's stages recomputed (activation
-checkpointing). Each in a process of its own, with a warm-up step first.
+(`--keep-memory`), channels_last_3d, bf16 autocast, compiled, with the encoder's stages recomputed (activation
+checkpointing), and in chunks of one crop (`--chunk 1`). Each in a process of its own, with a warm-up step first.
 
 The default batch of 8 crops stays below 8 GB. The step of the default settings has 44 crops (about 14 GB in fp32):
 
@@ -39,6 +39,7 @@ from nnunetv2_voco.pretrain.precision import autocast_context
 STRAIGHTFORWARD, OURS = "straightforward", "ours"
 WAYS = (
     STRAIGHTFORWARD, OURS, "memory kept", "channels_last", "bf16", "bf16 memory kept", "compiled", "checkpointed",
+    "chunk",
 )  # fmt: skip
 CROP = (64, 64, 64)
 TOLERANCE = 1e-3
@@ -117,7 +118,7 @@ def step_of(
                 total = model(*batch, **arguments)
             else:
                 valid = torch.ones_like(batch[1][:, 0], dtype=torch.bool)
-                total = model(*batch, valid, **arguments, **WEIGHTS).total
+                total = model(*batch, valid, **arguments, **WEIGHTS, chunk=1 if way == "chunk" else None).total
         total.backward()
         nn.utils.clip_grad_norm_(trained, 1.0)
         optimizer.step()

@@ -51,7 +51,15 @@ PAPER: dict[str, Any] = {
 
 RUNTIME_FIELDS = frozenset(
     {
-        "device", "num_workers", "save_every", "log_every", "compile", "channels_last", "keep_memory", "precision", "chunk",
+        "device",
+        "num_workers",
+        "save_every",
+        "log_every",
+        "compile",
+        "channels_last",
+        "keep_memory",
+        "precision",
+        "chunk",
         "accumulate",
     }  # fmt: skip
 )
