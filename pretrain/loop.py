@@ -16,6 +16,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from nnunetv2_voco.pretrain import distributed
+from nnunetv2_voco.pretrain.allocator import keep_freed_memory
 from nnunetv2_voco.pretrain.augment import crop_transforms
 from nnunetv2_voco.pretrain.cache import VolumeCache
 from nnunetv2_voco.pretrain.chunked import refuse_batch_statistics
@@ -56,6 +57,8 @@ def train(config: PretrainConfig, plan: TrainingPlan, cache: VolumeCache, out: P
         TrainingStopped: If the loss or gradient is not finite for several steps in a row.
     """
     device = torch.device(resolve_device(config.device))
+    if config.keep_memory and device.type == "cpu":
+        keep_freed_memory()
     rank, world_size = distributed.rank(), distributed.world_size()
     first_process = rank == 0
 
