@@ -83,9 +83,10 @@ class nnUNetTrainerVoCoSwin_B(nnUNetTrainerVoCo):
     def configure_optimizers(self) -> tuple:
         """Make AdamW with the authors' settings."""
         optimizer = torch.optim.AdamW(self.network.parameters(), lr=self.initial_lr, weight_decay=self.weight_decay)
+        warmup = self.phase(self.warmup_epochs)
 
         def rates(epoch: int) -> list[float]:
-            return [warmup_lr(epoch, peak=self.initial_lr, warmup=self.warmup_epochs, total=self.num_epochs)]
+            return [warmup_lr(epoch, peak=self.initial_lr, warmup=warmup, total=self.num_epochs)]
 
         return optimizer, EpochLRScheduler(optimizer, rates)
 
