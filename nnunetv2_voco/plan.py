@@ -130,7 +130,7 @@ def _check_transfer(folder: Path, plans: dict, source: "WeightSource") -> str:
             )
             print(report)
         except TransferError as error:
-            refusals.append(f"{target.configuration}: {error}")
+            refusals.append(f"{target.configuration}: {str(error).splitlines()[0]}")  # the table is printed once
             print(f"refused: {error}")
     if len(refusals) == len(targets):
         raise ValueError("\n".join(["the weights fit no 3D configuration of these plans", *refusals]))

@@ -87,11 +87,15 @@ def test_what_is_missing_is_named(change: dict[str, str], message: str, preproce
         main([word for pair in arguments.items() for word in pair])
 
 
-def test_weights_that_fit_nowhere_are_refused_unless_insisted(preprocessed: Path, checkpoint: Path) -> None:
+def test_weights_that_fit_nowhere_are_refused_unless_insisted(
+    preprocessed: Path, checkpoint: Path, capsys: pytest.CaptureFixture
+) -> None:
     write_checkpoint(checkpoint, plain_architecture((1, 2, 2)))
     arguments = ["-d", "999", "-pc", str(checkpoint), "-n", "mine"]
-    with pytest.raises(SystemExit, match="the weights fit no 3D configuration"):
+    with pytest.raises(SystemExit, match="the weights fit no 3D configuration") as refusal:
         main(arguments)
+    assert "stage 0" not in str(refusal.value)  # the accounts are printed above, once
+    assert capsys.readouterr().out.count("stage 0 ") == 3
     main([*arguments, "--insist"])
     assert json.loads((preprocessed / "nnUNetPlans_VoCo_mine.json").read_text())["nnunetv2_voco"]["insist"]
 

@@ -219,6 +219,20 @@ def test_killed_training_continues_without_the_weights_it_started_from(
     assert saved["nnunetv2_voco"]["checkpoint"] == str(checkpoint)
 
 
+def test_validation_alone_takes_the_trained_network_and_reads_no_weights(
+    preprocessed: Path, checkpoint: Path, start: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("nnUNet_voco_checkpoint", str(checkpoint))
+    trained = start("nnUNetTrainerVoCo_5ep")
+    trained.num_epochs = 1
+    trained.run_training()
+    checkpoint.unlink()
+    monkeypatch.delenv("nnUNet_voco_checkpoint")
+    validated = start("nnUNetTrainerVoCo_5ep", val=True)
+    for parameter, other in zip(validated.network.parameters(), trained.network.parameters(), strict=True):
+        assert torch.equal(parameter, other)
+
+
 @pytest.mark.parametrize("killed_at", [1, 2, 3, 4])
 def test_sawtooth_continues_in_any_phase_and_its_first_tooth_leaves_the_encoder_alone(
     killed_at: int, preprocessed: Path, checkpoint: Path, start: Callable, monkeypatch: pytest.MonkeyPatch
