@@ -3,6 +3,7 @@
 import argparse
 import os
 import sys
+from functools import partial
 from pathlib import Path
 
 from nnunetv2_voco.arguments import number_list
@@ -59,7 +60,7 @@ def main(arguments: list[str] | None = None) -> None:
 
     request = EmbedRequest(**{**options, "folders": tuple(options["folders"])})
     try:
-        rows, columns = embed(request, say=print)
+        rows, columns = embed(request, say=partial(print, flush=True))
     except (ValueError, OSError, RuntimeError) as error:
         sys.exit(f"voco_embed: {error}")
     print(f"wrote {rows} rows of {columns} features to {request.output}")

@@ -23,13 +23,19 @@ from torch.nn import functional as F
 from nnunetv2_voco import load_encoder_model
 from nnunetv2_voco.encoder_model import EncoderModel
 
-WEIGHTS = (0.1, 0.3, 1.0, 3.0)
+WEIGHTS = (0.03, 0.1, 0.3)
 """Of the regulariser, to choose from."""
 
-TUNING_PAIRS, TEST_PAIRS = 4, 20
-STEPS = 60
-STAGES = (1, 2)
-"""Feature maps that are compared: half and a quarter of the resolution."""
+TUNING_PAIRS, TEST_PAIRS = 3, 16
+STEPS = 40
+CONTROL_VOX = 4
+"""Distance of the control points of the displacement field."""
+
+RATE_VOX = 0.3
+"""Learning rate: about how far a control point moves in a step."""
+
+STAGES = (1,)
+"""Feature maps that are compared: those at half the resolution."""
 
 Case = tuple[Tensor, Tensor]
 """Image (1, 1, z, y, x), not normalised, and labels of the same shape."""
@@ -55,7 +61,7 @@ def _fit(volume: Tensor, size_vox: Sequence[int]) -> Tensor:
 def encoder_maps(model: EncoderModel) -> Callable[[Tensor], list[Tensor]]:
     """Return what is compared when an encoder is used: some of its maps, each channel to unit variance."""
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def maps(image: Tensor) -> list[Tensor]:
         stages = model(model.normalise(image[0, 0].numpy())[None, None])
         return [_standardised(stages[stage]) for stage in STAGES]
@@ -69,22 +75,21 @@ def intensity_maps(image: Tensor) -> list[Tensor]:
 
 
 def _standardised(maps: Tensor) -> Tensor:
-    maps = maps.clone()  # out of inference mode
     spread = maps.std(dim=(2, 3, 4), keepdim=True).clamp_min(1e-6)
     return (maps - maps.mean(dim=(2, 3, 4), keepdim=True)) / spread
 
 
 def register(fixed: Sequence[Tensor], moving: Sequence[Tensor], size_vox: Sequence[int], weight: float) -> Tensor:
-    """Return the displacement (1, 3, z, y, x), in voxels at half the resolution, that brings `moving` to `fixed`.
+    """Return the displacement in voxels (1, 3, z, y, x), on a grid of control points, that brings `moving` to `fixed`.
 
     Minimises the mean squared difference of the maps, plus `weight` times the mean squared gradient.
     """
-    shift = torch.zeros(1, 3, *(size // 2 for size in size_vox), requires_grad=True)
-    optimizer = torch.optim.Adam([shift], lr=0.1)
+    shift = torch.zeros(1, 3, *(size // CONTROL_VOX for size in size_vox), requires_grad=True)
+    optimizer = torch.optim.Adam([shift], lr=RATE_VOX)
     for _ in range(STEPS):
         optimizer.zero_grad()
         terms = [F.mse_loss(warp(m, shift), f) for f, m in zip(fixed, moving, strict=True)]
-        roughness = sum(shift.diff(dim=axis).square().mean() for axis in (2, 3, 4))
+        roughness = sum((shift.diff(dim=axis) / CONTROL_VOX).square().mean() for axis in (2, 3, 4))
         (torch.stack(terms).mean() + weight * roughness).backward()
         optimizer.step()
     return shift.detach()
@@ -93,8 +98,8 @@ def register(fixed: Sequence[Tensor], moving: Sequence[Tensor], size_vox: Sequen
 def warp(maps: Tensor, shift: Tensor, mode: str = "bilinear") -> Tensor:
     """Sample maps (1, C, z, y, x) of any resolution at displaced places."""
     shape = maps.shape[2:]
-    half_sizes = torch.tensor(shift.shape[2:]).view(1, 3, 1, 1, 1)
-    relative = 2 * F.interpolate(shift, shape, mode="trilinear", align_corners=False) / half_sizes
+    size_vox = CONTROL_VOX * torch.tensor(shift.shape[2:]).view(1, 3, 1, 1, 1)
+    relative = 2 * F.interpolate(shift, shape, mode="trilinear", align_corners=False) / size_vox
     identity = F.affine_grid(torch.eye(3, 4)[None], [1, 1, *shape], align_corners=False)
     grid = identity + relative.flip(1).permute(0, 2, 3, 4, 1)  # grid_sample wants (x, y, z)
     return F.grid_sample(maps, grid, mode=mode, padding_mode="border", align_corners=False)
@@ -135,7 +140,7 @@ def main() -> None:
     label_files = sorted((args.dataset / "labelsTr").glob("*.nii.gz"))
     chosen = np.random.default_rng(args.seed).choice(len(label_files), 2 * (TUNING_PAIRS + TEST_PAIRS), replace=False)
     image_files = [args.dataset / "imagesTr" / f.name.replace(".nii.gz", "_0000.nii.gz") for f in label_files]
-    stride = np.array(model.contract.stride)
+    stride = np.lcm(model.contract.stride, CONTROL_VOX)
     sizes = [sitk.ReadImage(str(label_files[i])).GetSize()[::-1] for i in chosen]
     size = (np.ceil(np.median(sizes, axis=0) / stride) * stride).astype(int).tolist()
     cases = [read_case(image_files[i], label_files[i], size) for i in chosen]
