@@ -33,13 +33,18 @@ def free_port() -> int:
 
 
 def start(command: list, log: Path, **environment: str) -> subprocess.Popen:
-    return subprocess.Popen(
-        [str(word) for word in command], stdout=log.open("a"), stderr=subprocess.STDOUT, env=ENVIRONMENT | environment
-    )
+    with log.open("a") as file:
+        return subprocess.Popen(
+            [str(word) for word in command], stdout=file, stderr=subprocess.STDOUT, env=ENVIRONMENT | environment
+        )
 
 
 def finish(process: subprocess.Popen, log: Path) -> None:
-    assert process.wait(timeout=900) == 0, log.read_text()
+    try:
+        code = process.wait(timeout=900)
+    finally:
+        process.kill()
+    assert code == 0, log.read_text()
 
 
 def last_step(out: Path) -> int:
