@@ -151,10 +151,14 @@ def note_fates(root: Path, fates: Sequence[Fate]) -> None:
 
 def load_fates(root: Path) -> list[Fate]:
     """Read what was noted, the oldest first; lists made for other parts or runs included."""
-    fates = []
-    for file in sorted((root / "sources" / "names").glob("*.jsonl.gz"), key=lambda f: (f.stat().st_mtime_ns, f)):
+    fates: list[Fate] = []
+    files = []
+    for file in (root / "sources" / "names").glob("*.jsonl.gz"):
         with contextlib.suppress(FileNotFoundError):  # merged meanwhile
-            fates += [Fate(*entry) for entry in _lines(file)]
+            files.append((file.stat().st_mtime_ns, file))
+    for _, file in sorted(files):
+        with contextlib.suppress(FileNotFoundError):
+            fates += [Fate(*entry) for entry in _lines(file) if len(entry) == len(Fate._fields)]
     return fates
 
 
