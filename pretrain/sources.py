@@ -64,17 +64,14 @@ class SourceList:
         except (OSError, EOFError, ValueError, KeyError, TypeError, StopIteration):
             raise ValueError(f"{file}: the list of volumes is damaged; make it again by --list") from None
 
-    def sources(
-        self, folders: Sequence[str | os.PathLike], *, part: int = 0, parts: int = 1
-    ) -> dict[int, VolumeSource]:
-        """Return every `parts`-th volume from number `part` on, by number; `folders` are those it was made for."""
-        bases = _bases(folders)
-        found = {}
+    def sources(self, folders: Sequence[str | os.PathLike], *, part: int = 0, parts: int = 1) -> list[VolumeSource]:
+        """Return every `parts`-th volume from number `part` on; `folders` are those the list was made for."""
+        bases, found = _bases(folders), []
         for number, text in enumerate(_texts(self.file), start=-1):
             if 0 <= number < self.number and number % parts == part:
                 name, file_format, base, folder, files = json.loads(text)
                 paths = tuple(bases[base] / folder / file for file in files)
-                found[number] = VolumeSource(name=name, files=paths, file_format=file_format)
+                found.append(VolumeSource(name=name, files=paths, file_format=file_format))
         return found
 
     def names(self) -> list[str]:
