@@ -3,7 +3,7 @@
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, TextIO
@@ -23,6 +23,9 @@ LEAST_VOLUMES = 2
 
 ROWS_AT_ONCE = 1000
 """Volumes after which those that were done enter the index, and their histograms leave the memory."""
+
+LISTED = ("key", "shape", "mended", "original_shape", "original_spacing_mm", "bytes", "reason")
+"""What volumes.json tells of a record."""
 
 Work = Callable[[dict[int, VolumeSource], VolumeCache | None, Target], Iterator[tuple[int, Record]]]
 """What processes many volumes, here or elsewhere, and yields each one's number and record as it is done."""
@@ -84,9 +87,7 @@ class Collection:
 
     @staticmethod
     def _row(volume: Collected, roles: dict[str, str]) -> dict[str, Any]:
-        record = asdict(volume.record)
-        for name in ("histogram", "content", "digest", "fill"):
-            del record[name]
+        record = {name: getattr(volume.record, name) for name in LISTED}
         status = roles.get(volume.record.key, "usable") if volume.record.usable else "rejected"
         return {"name": volume.name, "format": volume.file_format, "status": status, **record}
 

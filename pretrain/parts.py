@@ -87,7 +87,7 @@ def preprocess_part(request: PartRequest, console: Console) -> Collection:
         else partial(process_on_dask, process_volume, scheduler=request.dask)
     )
     with progress_bar(console, "Pre-processing volumes") as on_progress:
-        done = process_sources(list(sources.values()), cache, target=cache.target, work=work, on_progress=on_progress)
+        done = process_sources(sources, cache, target=cache.target, work=work, on_progress=on_progress)
     note_fates(
         root,
         [

@@ -64,17 +64,14 @@ class SourceList:
         except (OSError, EOFError, ValueError, KeyError, TypeError, StopIteration):
             raise ValueError(f"{file}: the list of volumes is damaged; make it again by --list") from None
 
-    def sources(
-        self, folders: Sequence[str | os.PathLike], *, part: int = 0, parts: int = 1
-    ) -> dict[int, VolumeSource]:
-        """Return every `parts`-th volume from number `part` on, by number; `folders` are those it was made for."""
-        bases = _bases(folders)
-        found = {}
+    def sources(self, folders: Sequence[str | os.PathLike], *, part: int = 0, parts: int = 1) -> list[VolumeSource]:
+        """Return every `parts`-th volume from number `part` on; `folders` are those the list was made for."""
+        bases, found = _bases(folders), []
         for number, text in enumerate(_texts(self.file), start=-1):
             if 0 <= number < self.number and number % parts == part:
                 name, file_format, base, folder, files = json.loads(text)
                 paths = tuple(bases[base] / folder / file for file in files)
-                found[number] = VolumeSource(name=name, files=paths, file_format=file_format)
+                found.append(VolumeSource(name=name, files=paths, file_format=file_format))
         return found
 
     def names(self) -> list[str]:
@@ -151,10 +148,14 @@ def note_fates(root: Path, fates: Sequence[Fate]) -> None:
 
 def load_fates(root: Path) -> list[Fate]:
     """Read what was noted, the oldest first; lists made for other parts or runs included."""
-    fates = []
-    for file in sorted((root / "sources" / "names").glob("*.jsonl.gz"), key=lambda f: (f.stat().st_mtime_ns, f)):
+    fates: list[Fate] = []
+    files = []
+    for file in (root / "sources" / "names").glob("*.jsonl.gz"):
         with contextlib.suppress(FileNotFoundError):  # merged meanwhile
-            fates += [Fate(*entry) for entry in _lines(file)]
+            files.append((file.stat().st_mtime_ns, file))
+    for _, file in sorted(files):
+        with contextlib.suppress(FileNotFoundError):
+            fates += [Fate(*entry) for entry in _lines(file) if len(entry) == len(Fate._fields)]
     return fates
 
 

@@ -33,7 +33,12 @@ pytestmark = [
 def scheduler():
     """Address of a scheduler with two workers of one thread, as on a cluster."""
     distributed = pytest.importorskip("distributed", reason="distributed is not installed (the extra dask)")
-    with distributed.LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None) as cluster:
+    dask = pytest.importorskip("dask")
+    # one death is enough to tell: Dask's own number is three, and each restart of a worker takes seconds
+    with (
+        dask.config.set({"distributed.scheduler.allowed-failures": 0}),
+        distributed.LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None) as cluster,
+    ):
         yield cluster.scheduler_address
 
 
