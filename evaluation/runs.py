@@ -52,7 +52,8 @@ _SAME = (
     "grid", "random_crops", "batch_size", "lr", "min_body_crop", "min_body_base", "intra_weight", "inter_weight",
     "reg_weight",
 )  # fmt: skip
-"""Settings that must be equal beside spacing and crop size."""
+_SAME_WHERE_THERE = ("accumulate", "weights", "recipe")
+"""Settings that must be equal beside spacing and crop size; the latter are not in every version."""
 
 
 def read_run(folder: Path) -> Run:
@@ -73,6 +74,7 @@ def read_run(folder: Path) -> Run:
             if r["kind"] == "validation" and r["step"] > 0
         )
         task = {name: config[name] for name in _SAME}
+        task |= {name: config[name] for name in _SAME_WHERE_THERE if name in config}
         task |= {"crop_size": plan["crop_size"], "spacing_mm": plan["target"]["spacing_mm"]}
         last = curve[-1].step if curve else 0
         if last < config["steps"]:

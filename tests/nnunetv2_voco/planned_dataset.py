@@ -58,6 +58,16 @@ def plans(architecture: Architecture | None = None) -> dict[str, Any]:
         "normalization_schemes": ["CTNormalization"],
         "use_mask_for_norm": [False],
         "batch_dice": False,
+        **{f"resampling_fn_{what}": "resample_data_or_seg_to_shape" for what in ("data", "seg", "probabilities")},
+        **{
+            f"resampling_fn_{what}_kwargs": {
+                "is_seg": what == "seg",
+                "order": 1,
+                "order_z": 0,
+                "force_separate_z": None,
+            }
+            for what in ("data", "seg", "probabilities")
+        },
         "architecture": network.to_plans(),
     }
     return {
