@@ -12,7 +12,7 @@ from typing import Any
 from nnunetv2_voco.atomic import write_atomically
 from nnunetv2_voco.evaluation.benchmark.curves import Curve
 from nnunetv2_voco.evaluation.benchmark.run import Run
-from nnunetv2_voco.evaluation.benchmark.surface import case_name
+from nnunetv2_voco.evaluation.benchmark.surface import case_name, read_scores
 
 RUN_COLUMNS = (
     "dataset", "configuration", "initialisation", "schedule", "labels", "training_cases", "fold", "seed",
@@ -64,7 +64,7 @@ def read_result(out: Path, run: Run) -> Result:
     """
     dataset = _read(run.folder(out).parent / "dataset.json")
     names = {_key(value): name for name, value in dataset["labels"].items()}
-    surfaces = _read(run.surfaces(out))["scores"] if run.surfaces(out).is_file() else {}
+    surfaces = read_scores(out, run) or {}
     scores = []
     for entry in _read(run.summary(out))["metric_per_case"]:
         case = case_name(entry["prediction_file"], dataset["file_ending"])

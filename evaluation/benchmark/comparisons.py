@@ -14,7 +14,10 @@ from nnunetv2_voco.evaluation.benchmark.statistics import Interval, difference, 
 
 @dataclass(frozen=True, order=True)
 class Setting:
-    """What a run and its twin share, apart from fold and seed."""
+    """What a run and its twin share, apart from fold and seed.
+
+    The number of training cases is that of the smallest fold: a share of the labels may be a case more in another.
+    """
 
     dataset: str
     configuration: str
@@ -95,9 +98,13 @@ class Comparison:
 
 def group_results(results: Sequence[Result]) -> list[Group]:
     """Group runs, the twin first within each setting, then as they were listed."""
+    counts: dict[tuple[str, ...], int] = {}
+    for result in results:
+        counts[_shared(result)] = min(result.run.training_cases, counts.get(_shared(result), result.run.training_cases))
     groups: dict[tuple[Setting, str], list[Result]] = {}
     for result in results:
-        groups.setdefault((_setting(result), result.run.initialisation), []).append(result)
+        setting = Setting(*_shared(result)[:3], counts[_shared(result)], result.run.labels)
+        groups.setdefault((setting, result.run.initialisation), []).append(result)
     found = [_group(setting, name, members) for (setting, name), members in groups.items()]
     names = list(dict.fromkeys(result.run.initialisation for result in results))
     return sorted(found, key=lambda g: (g.setting, g.initialisation != SCRATCH, names.index(g.initialisation)))
@@ -153,9 +160,9 @@ def _nsd(score: Score) -> float:
     return score.nsd
 
 
-def _setting(result: Result) -> Setting:
+def _shared(result: Result) -> tuple[str, str, str, str]:
     run = result.run
-    return Setting(run.dataset, run.configuration, run.schedule, run.training_cases, run.labels)
+    return run.dataset, run.configuration, run.schedule, run.labels
 
 
 def _group(setting: Setting, name: str, members: Sequence[Result]) -> Group:

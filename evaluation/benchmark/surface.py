@@ -49,10 +49,18 @@ def surface_scores(
 
 def score_missing(out: Path, runs: Sequence[Run], console: Console) -> None:
     """Score every finished run that has not been scored, with a bar for a person."""
-    missing = [run for run in runs if run.is_finished(out) and not run.surfaces(out).is_file()]
+    missing = [run for run in runs if run.is_finished(out) and read_scores(out, run) is None]
     if missing and can_measure_surfaces():
         for run in track(missing, "HD95 and NSD", console=console, transient=True, disable=not console.is_terminal):
             score_run(out, run)
+
+
+def read_scores(out: Path, run: Run) -> dict[str, Any] | None:
+    """Return the scores of a run, as `score_validation` does; None if there are none at its tolerance."""
+    if not run.surfaces(out).is_file():
+        return None
+    content = json.loads(run.surfaces(out).read_text(encoding="utf-8"))
+    return content["scores"] if content["nsd_tolerance_mm"] == run.nsd_tolerance_mm else None
 
 
 def score_run(out: Path, run: Run) -> None:

@@ -1,4 +1,5 @@
 import csv
+import dataclasses
 import json
 import re
 from pathlib import Path
@@ -66,6 +67,30 @@ def test_comparison_is_that_of_numpy_on_the_csv(tmp_path: Path) -> None:
         assert (comparison.pairs, comparison.cases) == (3, 4)
         assert comparison.hd95_mm.value == pytest.approx(-1)
         assert comparison.nsd.value == pytest.approx(0.1)
+
+
+def test_folds_of_unequal_size_are_one_setting(tmp_path: Path) -> None:
+    for fold, count in ((0, 208), (1, 209)):
+        for name, dice in (("scratch", 0.5), ("ct", 0.6)):
+            run = make_run(fold=fold, training_cases=count, labels="100%", initialisation=name)
+            finish(tmp_path, run, lambda case, key, dice=dice: dice, [0.5])
+    runs = [
+        make_run(fold=f, training_cases=208 + f, labels="100%", initialisation=n)
+        for f in (0, 1)
+        for n in ("scratch", "ct")
+    ]
+    (comparison,) = compare(group_results(collect(tmp_path, runs)))
+    assert (comparison.pairs, comparison.cases, comparison.group.setting.training_cases) == (2, 8, 208)
+
+
+def test_surface_distances_at_another_tolerance_are_not_taken_for_this_one(tmp_path: Path) -> None:
+    run = make_run()
+    finish(tmp_path, run, lambda case, key: 0.5, [0.5], {"a": {"1": {"hd95_mm": 1.0, "nsd": 0.9}}})
+    assert {
+        score.nsd for score in read_result(tmp_path, run).scores if score.case == "a" and score.label == "organ"
+    } == {0.9}
+    other = dataclasses.replace(run, nsd_tolerance_mm=3.0)
+    assert all(np.isnan(score.nsd) for score in read_result(tmp_path, other).scores)
 
 
 def test_speed_is_in_epochs_of_the_twin(tmp_path: Path) -> None:
