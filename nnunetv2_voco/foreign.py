@@ -1,8 +1,8 @@
 """Opening encoder weights in the forms in which they are passed around.
 
 Besides this package's own checkpoints: those of nnssl (OpenMind), of nnU-Net itself, and bare state dicts, such as the
-authors' `VoComni_nnunet.pt`, as .pth/.pt or safetensors, on disk or in a Hugging Face repository. Nothing is unpickled
-but tensors, plain types and NumPy scalars.
+authors' `VoComni_nnunet.pt` and SwinUNETR files, as .pth/.pt or safetensors, on disk or in a Hugging Face repository.
+Nothing is unpickled but tensors, plain types and NumPy scalars.
 """
 
 import _codecs
@@ -18,9 +18,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from nnunetv2_voco.checkpoint import FORMAT, Checkpoint, CheckpointError, checkpoint_from_content
+from nnunetv2_voco.checkpoint import CITATIONS, FORMAT, Checkpoint, CheckpointError, checkpoint_from_content
 from nnunetv2_voco.encoder import Architecture, residual_architecture
 from nnunetv2_voco.layout import canonical_weights
+from nnunetv2_voco.swin_files import PATCH_EMBEDDING, is_swin, swin_names, swin_size, where_to_get
 
 STATE_DICT_KEYS = ("network_weights", "state_dict", "model_state_dict", "net", "model", "student")
 """Where a file may keep its state dict, in order of preference."""
@@ -70,13 +71,15 @@ def open_checkpoint(location: str | os.PathLike) -> Checkpoint | ForeignCheckpoi
             f"{path}: unknown format; expected a checkpoint of nnunetv2_voco, nnssl or nnU-Net, or a state dict, "
             f"found {', '.join(keys)}"
         )
-    if "nnssl_adaptation_plan" in content:
+    if is_swin(weights):
+        checkpoint = _from_swin(content, weights)
+    elif "nnssl_adaptation_plan" in content:
         checkpoint = _from_nnssl(content, weights)
     elif "init_args" in content:
         checkpoint = _from_nnunet(content, weights)
     else:
         checkpoint = ForeignCheckpoint(weights=network_names(weights), origin="state dict")
-    if not any(name.startswith(("encoder.", "eva.")) for name in checkpoint.weights):
+    if not any(name.startswith(("encoder.", "eva.", PATCH_EMBEDDING)) for name in checkpoint.weights):
         raise CheckpointError(
             f"{path}: no encoder of a network of nnU-Net inside; expected names such as encoder.stages.0…, found "
             f"{', '.join(list(weights)[:3])}…"
@@ -96,7 +99,9 @@ def local_file(location: str | os.PathLike) -> Path:
         return _from_hub(text)
     path = Path(text).expanduser()
     if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file; expected a checkpoint such as OUT/voco_encoder.pth")
+        raise FileNotFoundError(
+            f"{path}: no such file; expected a checkpoint such as OUT/voco_encoder.pth{where_to_get(path.name)}"
+        )
     return path
 
 
@@ -192,6 +197,20 @@ def _from_nnssl(content: dict[str, Any], weights: dict[str, Tensor]) -> ForeignC
             for entry in content.get("citations", ())
             for text in (*entry.get("apa_citations", ()), *entry.get("bibtex_citations", ()))
         ),
+    )
+
+
+def _from_swin(content: dict[str, Any], weights: dict[str, Tensor]) -> ForeignCheckpoint:
+    named = swin_names(weights)
+    return ForeignCheckpoint(
+        weights=named,
+        origin="MONAI's SwinUNETR",
+        details={
+            "size": swin_size(named),
+            "trainer": content.get("trainer_name"),
+            "fine_tuned_by": content.get("nnunetv2_voco"),
+        },
+        citations=CITATIONS[:1],
     )
 
 

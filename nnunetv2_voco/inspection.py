@@ -1,13 +1,19 @@
-"""`voco_inspect`: what a checkpoint is, where it comes from, and how it would fit a plan."""
+"""`voco_inspect`: what a checkpoint is, where it comes from, and how it would fit a plan; what a network costs."""
 
 import argparse
+import re
 import sys
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+from nnunetv2_voco.scales import SCALES
+
 if TYPE_CHECKING:  # imported where needed, so that --help is instant
     from nnunetv2_voco.checkpoint import Checkpoint
     from nnunetv2_voco.foreign import ForeignCheckpoint
+
+ARCHITECTURES = ("plain", "resenc-m", "resenc-l", "resenc-xl")
+"""Networks of `voco_pretrain --arch`."""
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -15,9 +21,10 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         prog="voco_inspect",
         description="Say what a checkpoint is, what it was trained on and how well and, with -d, what of it would be "
-        "transferred into a planned network.",
+        "transferred into a planned network. Without a checkpoint: what a network costs, named by --arch or planned "
+        "(-d).",
     )
-    parser.add_argument("checkpoint", help="file, or hf://owner/name[/file]")
+    parser.add_argument("checkpoint", nargs="?", help="file, or hf://owner/name[/file]")
     parser.add_argument("-d", dest="dataset", help="data set, name or number")
     parser.add_argument("-c", dest="configuration", default="3d_fullres", help="default: %(default)s")
     parser.add_argument("-p", dest="plans", default="nnUNetPlans", help="default: %(default)s")
@@ -25,7 +32,21 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument(
         "--across_families", action="store_true", help="allow plain weights in a residual network and the reverse"
     )
+    cost = parser.add_argument_group("what a network costs, before training it")
+    cost.add_argument("--arch", choices=ARCHITECTURES, help="network of voco_pretrain")
+    cost.add_argument(
+        "--scale", choices=tuple(SCALES), help="size of a plain network, in width and depth; B is nnU-Net's"
+    )
+    cost.add_argument(
+        "--crop-size",
+        default="64",
+        metavar="Z,Y,X",
+        help="of the crop that is measured, in voxels (default: %(default)s)",
+    )
     args = parser.parse_args(arguments)
+    if args.checkpoint is None or args.arch or args.scale:
+        _print_cost(parser, args)
+        return
 
     from nnunetv2_voco.foreign import local_file, open_checkpoint
     from nnunetv2_voco.source import digest
@@ -37,6 +58,31 @@ def main(arguments: list[str] | None = None) -> None:
         if args.dataset is not None:
             print(f"\ninto {args.configuration} of {args.plans} of {args.dataset}:")
             print(_transfer(checkpoint, args))
+    except (ValueError, OSError, ImportError) as error:
+        sys.exit(f"voco_inspect: {error}")
+
+
+def _print_cost(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
+    if args.checkpoint is not None or bool(args.arch) == bool(args.dataset):
+        parser.error("name a checkpoint, or a network by either --arch or -d")
+    if not re.fullmatch(r"[1-9]\d*(,[1-9]\d*,[1-9]\d*)?", args.crop_size):
+        parser.error(f"--crop-size {args.crop_size}: one number of voxels, or three such as 64,64,64, are expected")
+    sizes = [int(part) for part in args.crop_size.split(",")]
+    z, y, x = sizes * 3 if len(sizes) == 1 else sizes
+
+    from nnunetv2_voco.cost import describe_cost, named_architecture
+
+    try:
+        if args.dataset is None:
+            architecture = named_architecture(args.arch, args.scale)
+        else:
+            from nnunetv2_voco.scales import scaled
+            from nnunetv2_voco.target import dataset_folder, read_plans, read_target
+
+            folder = dataset_folder(args.dataset)
+            architecture = read_target(folder, read_plans(folder, args.plans), args.configuration).architecture
+            architecture = scaled(architecture, args.scale) if args.scale else architecture
+        print("\n".join(describe_cost(architecture, (z, y, x))))
     except (ValueError, OSError) as error:
         sys.exit(f"voco_inspect: {error}")
 
@@ -45,6 +91,7 @@ def describe(checkpoint: "Checkpoint | ForeignCheckpoint") -> Iterator[str]:
     """Yield lines that say what the checkpoint holds."""
     from nnunetv2_voco.checkpoint import Checkpoint
     from nnunetv2_voco.layout import canonical_weights, family_of
+    from nnunetv2_voco.swin_files import DECODER, ENCODER, feature_size, is_swin, swin_trainer
 
     blocks: dict[str, Mapping[str, Any]]
     if isinstance(checkpoint, Checkpoint):
@@ -58,10 +105,15 @@ def describe(checkpoint: "Checkpoint | ForeignCheckpoint") -> Iterator[str]:
         origin, blocks = checkpoint.origin, {"details": checkpoint.details}
     yield f"origin        {origin}"
     weights = canonical_weights(checkpoint.weights)
-    encoder = {name: tensor for name, tensor in weights.items() if name.startswith("encoder.")}
-    parts = ["encoder"] + ["decoder"] * any(name.startswith("decoder.") for name in weights)
+    swin = is_swin(weights)
+    encoder = {name: tensor for name, tensor in weights.items() if name.startswith(ENCODER if swin else "encoder.")}
+    encoder = {name: tensor for name, tensor in encoder.items() if tensor.is_floating_point()}
+    parts = ["encoder"] + ["decoder"] * any(name.startswith(DECODER if swin else "decoder.") for name in weights)
     yield f"holds         {' and '.join(parts)}; {sum(t.numel() for t in encoder.values()):,} parameters in the encoder"
-    yield f"encoder       {family_of(encoder)}; {_stages(encoder)}"
+    if swin:
+        yield f"encoder       SwinUNETR of feature size {feature_size(weights)}; for {swin_trainer(weights)}"
+    else:
+        yield f"encoder       {family_of(encoder)}; {_stages(encoder)}"
     if checkpoint.architecture is not None:
         strides = [tuple(stride) for stride in checkpoint.architecture.strides.tolist()]
         yield f"network       {checkpoint.architecture.network_class_name.rsplit('.', 1)[-1]}, strides {strides}"
@@ -74,10 +126,14 @@ def describe(checkpoint: "Checkpoint | ForeignCheckpoint") -> Iterator[str]:
 
 
 def _transfer(checkpoint: "Checkpoint | ForeignCheckpoint", args: argparse.Namespace) -> str:
+    from nnunetv2_voco.swin_files import is_swin
+    from nnunetv2_voco.swin_weights import foresee_swin
     from nnunetv2_voco.target import dataset_folder, read_plans, read_target
     from nnunetv2_voco.transfer import MINIMUM_SHARE, load_encoder
 
     folder = dataset_folder(args.dataset)
+    if is_swin(checkpoint.weights):
+        return str(foresee_swin(folder, read_plans(folder, args.plans), args.configuration, checkpoint))
     target = read_target(folder, read_plans(folder, args.plans), args.configuration)
     report = load_encoder(
         target.build(),

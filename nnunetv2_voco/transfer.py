@@ -15,6 +15,7 @@ from nnunetv2_voco.adapt import CannotAdapt, adapt
 from nnunetv2_voco.encoder import Architecture
 from nnunetv2_voco.layout import canonical_weights, family_of, match_across_families, stage_of
 from nnunetv2_voco.report import TensorRecord, TransferReport
+from nnunetv2_voco.swin_files import is_swin, swin_trainer
 
 MINIMUM_SHARE = 0.5
 """Below this share of the encoder's parameters a transfer is refused unless insisted on."""
@@ -119,9 +120,14 @@ def load_encoder(
         What was done with every tensor.
 
     Raises:
-        TransferError: If the network is 2D or has no known encoder, if the families differ, if too little fits, or if
-            weights are not finite.
+        TransferError: If the network is 2D or has no known encoder, if the families differ or the weights are a
+            SwinUNETR's, if too little fits, or if weights are not finite.
     """
+    if is_swin(checkpoint.weights):
+        raise TransferError(
+            "the checkpoint is a SwinUNETR, which the planned network is not; take "
+            f"-tr {swin_trainer(checkpoint.weights)}"
+        )
     network = unwrap(network)
     contract = contract_of(network)
     targets = encoder_tensors(network)
@@ -158,6 +164,17 @@ def load_encoder(
         unused=tuple(name for name in source if name.startswith("encoder.") and name not in used),
         notes=tuple(_stride_notes(network, checkpoint.architecture)),
     )
+    fill(network, new, report, minimum_share=minimum_share)
+    return report
+
+
+def fill(network: nn.Module, new: Mapping[str, Tensor], report: TransferReport, *, minimum_share: float) -> None:
+    """Copy `new` into the tensors of those names, in place, if they are sound and enough.
+
+    Raises:
+        TransferError: If values are not finite or too small a share of the encoder comes from the checkpoint. Nothing
+            is changed then.
+    """
     broken = [name for name, tensor in new.items() if not torch.isfinite(tensor).all()]
     if broken:
         raise TransferError(
@@ -173,7 +190,6 @@ def load_encoder(
         tensors = _tensors(network)
         for name, tensor in new.items():
             tensors[name].copy_(tensor)
-    return report
 
 
 def _tensors(network: nn.Module) -> dict[str, Tensor]:

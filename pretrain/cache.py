@@ -1,18 +1,20 @@
-"""Pre-processed volumes on disk: one blosc2 file and one small record each.
+"""Pre-processed volumes on disk: one blosc2 file and one small record each, and an index of all records.
 
     CACHE/<digest of the target>/target.json
                                  3f/3fa9….b2nd    int16 array, chunked for reading crops
                                  3f/3fa9….json    its record, or why the volume was rejected
+                                 index/           the records in columns, see `index.py`
 
 A volume's key is the digest of its source's fingerprint, so nothing here tells where it came from or whose it is. The
-record is written last: a volume without one is not there, whatever else lies around.
+record is written last: a volume without one is not there, whatever else lies around. The index is what runs read; it
+holds only what the records hold, and can be made again from them.
 """
 
 import hashlib
 import json
 import os
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -22,53 +24,37 @@ import numpy as np
 
 from nnunetv2_voco.atomic import write_atomically, write_json
 from nnunetv2_voco.pretrain.crops import BodyMap
+from nnunetv2_voco.pretrain.index import IndexedRecords, VolumeIndex, add_segment, merge_segments
+from nnunetv2_voco.pretrain.near_lossless import quantise, restore
 from nnunetv2_voco.pretrain.preprocess import AIR_HU, MAP_BLOCK, PreparedVolume, Target
+from nnunetv2_voco.pretrain.record import Record
 
 CHUNK = (32, 64, 64)
 BLOCK = (16, 32, 32)
 """Crops are read block by block; these sizes waste little around a 64³ crop and still compress well."""
 
 COMPRESSION = blosc2.CParams(codec=blosc2.Codec.LZ4HC, clevel=5, filters=[blosc2.Filter.SHUFFLE], nthreads=1)
-"""Lossless. Measured on CT at 1.5 mm: 6.7 bits a voxel; zstd takes 5.9 but twice the time to read."""
+"""Lossless. Measured on CT at 1.5 mm: 6.7 bits a voxel; zstd takes 6.0 but three times the time to read."""
 
+DENSE_COMPRESSION = blosc2.CParams(codec=blosc2.Codec.ZSTD, clevel=1, filters=[blosc2.Filter.SHUFFLE], nthreads=1)
+"""Of near-lossless caches, which are made for their size: 4.8 bits a voxel at ±1 HU, where LZ4HC takes 5.7."""
 
-@dataclass(frozen=True, kw_only=True)
-class Record:
-    """What is known of a cached volume without opening it.
-
-    Attributes:
-        key: Its name in the cache.
-        shape: Of the array, (z, y, x).
-        content: Digest of the voxels before resampling; equal for copies of one volume.
-        fill: Value that stands for what lies outside the volume.
-        mended: Repairs made on reading, in words.
-        histogram: Counts of the body's HU, see `preprocess.HISTOGRAM_EDGES`; None if not in HU.
-        original_shape: Size of the volume as read, (z, y, x).
-        original_spacing_mm: Its spacing, (z, y, x).
-        bytes: Size of the file.
-        reason: Why the volume was rejected; None for a usable one. All but `key` is then empty.
-    """
-
-    key: str
-    shape: tuple[int, int, int] = (0, 0, 0)
-    content: str = ""
-    fill: int = AIR_HU
-    mended: tuple[str, ...] = ()
-    histogram: tuple[int, ...] | None = None
-    original_shape: tuple[int, ...] = ()
-    original_spacing_mm: tuple[float, ...] = ()
-    bytes: int = 0
-    reason: str | None = None
-
-    @property
-    def usable(self) -> bool:
-        """Whether the volume can be trained on."""
-        return self.reason is None
+FEW = 1000
+"""Up to so many volumes a run that is continued looks whether each is there; on a cluster's file system that takes a
+second. Of more it believes the index; a volume that is gone is then named when it is drawn."""
 
 
 def volume_key(fingerprint: str) -> str:
     """Name of a volume in the cache."""
     return hashlib.sha256(fingerprint.encode()).hexdigest()[:24]
+
+
+def fill_value(volume: PreparedVolume, target: Target) -> int:
+    """Value that stands for what lies outside a volume."""
+    if target.hounsfield:
+        return AIR_HU
+    # nnU-Net leaves the background at zero where it normalises within a mask
+    return 0 if target.use_mask_for_norm else int(volume.array.min())
 
 
 class VolumeCache:
@@ -90,14 +76,62 @@ class VolumeCache:
 
     def record(self, key: str) -> Record | None:
         """Read a volume's record; None when it is not in the cache, is damaged, or its array is gone."""
+        record = self.read_record(key)
+        return record if record is None or self.is_whole(record) else None
+
+    def read_record(self, key: str) -> Record | None:
+        """Read a volume's record whether or not its array is there; None when there is none, or it is damaged."""
         try:
-            content = json.loads(self._path(key, ".json").read_text(encoding="utf-8"))
-            record = Record(**{name: tuple(v) if isinstance(v, list) else v for name, v in content.items()})
+            content = json.loads(self.path(key, ".json").read_text(encoding="utf-8"))
+            return Record(**{name: tuple(v) if isinstance(v, list) else v for name, v in content.items()})
         except (FileNotFoundError, ValueError, TypeError, AttributeError):
             return None
-        if record.usable and not self._is_whole(record):
-            return None
-        return record
+
+    def is_whole(self, record: Record) -> bool:
+        """Whether the array of a usable volume is there in full size."""
+        try:
+            return not record.usable or self.path(record.key, ".b2nd").stat().st_size == record.bytes
+        except FileNotFoundError:
+            return False
+
+    def recorded_keys(self) -> Iterator[str]:
+        """List the keys of all records there are, index or no index; opens no file."""
+        for folder in sorted(self.folder.glob("??")):
+            yield from sorted(entry.name[:-5] for entry in os.scandir(folder) if entry.name.endswith(".json"))
+
+    def open_index(self) -> VolumeIndex:
+        """Read the index; empty where there is none."""
+        return VolumeIndex.open(self.folder / "index")
+
+    def add_to_index(self, records: Sequence[Record]) -> None:
+        """Add records that are in the cache to the index; any number of processes may do so at a time."""
+        add_segment(self.folder / "index", records)
+
+    def merge_index(self, without: frozenset[str] = frozenset()) -> VolumeIndex:
+        """Make one file of the index's parts; see `index.merge_segments`."""
+        return merge_segments(self.folder / "index", without)
+
+    def missing(self, keys: Sequence[str]) -> list[str]:
+        """Which volumes have no usable record; a few are looked at one by one, of many the index is believed."""
+        if len(keys) <= FEW:
+            return [key for key in keys if self.record(key) is None]
+        return [key for key, row in zip(keys, self.open_index().rows(keys), strict=True) if row < 0]
+
+    def records(self, keys: Sequence[str]) -> Sequence[Record]:
+        """Return the records of some volumes without their histograms, from the index if it knows them all.
+
+        Raises:
+            KeyError: For the first key that is in neither index nor cache.
+        """
+        index = self.open_index()
+        rows = index.rows(keys)
+        if (rows >= 0).all():
+            return IndexedRecords(index, rows)
+        records = [self.record(key) if row < 0 else index.record(int(row)) for key, row in zip(keys, rows, strict=True)]
+        for key, record in zip(keys, records, strict=True):
+            if record is None:
+                raise KeyError(key)
+        return [record for record in records if record is not None]
 
     def write(self, record_fields: dict[str, Any], volume: PreparedVolume, *, key: str) -> Record:
         """Store a volume and its record, atomically; the record last.
@@ -107,24 +141,27 @@ class VolumeCache:
             volume: What to store.
             key: Its name.
         """
-        path = self._path(key, ".b2nd")
+        path = self.path(key, ".b2nd")
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, lambda temporary: _write_array(temporary, volume))
+        array = quantise(volume.array, self.target.lossy)
+        write_atomically(path, lambda temporary: _write_array(temporary, array, volume.body_map, self._compression))
+        stored = path.read_bytes()
         record = Record(
             key=key,
             shape=tuple(int(n) for n in volume.array.shape),
             content=volume.content,
-            fill=self._fill(volume),
+            fill=fill_value(volume, self.target),
             histogram=None if volume.histogram is None else tuple(int(n) for n in volume.histogram),
-            bytes=path.stat().st_size,
+            bytes=len(stored),
+            digest=file_digest(stored),
             **record_fields,
         )
-        write_json(self._path(key, ".json"), asdict(record))
+        write_json(self.path(key, ".json"), asdict(record))
         return record
 
     def reject(self, key: str, reason: str) -> Record:
         """Note why a volume cannot be used, so that it is not read again."""
-        path = self._path(key, ".json")
+        path = self.path(key, ".json")
         path.parent.mkdir(parents=True, exist_ok=True)
         record = Record(key=key, reason=reason)
         write_json(path, asdict(record))
@@ -132,22 +169,15 @@ class VolumeCache:
 
     def open(self, record: Record) -> "CachedVolume":
         """Open a volume for reading crops."""
-        return CachedVolume(self._path(record.key, ".b2nd"), record)
+        return CachedVolume(self.path(record.key, ".b2nd"), record, lossy=self.target.lossy)
 
-    def _fill(self, volume: PreparedVolume) -> int:
-        if self.target.hounsfield:
-            return AIR_HU
-        # nnU-Net leaves the background at zero where it normalises within a mask
-        return 0 if self.target.use_mask_for_norm else int(volume.array.min())
+    @property
+    def _compression(self) -> blosc2.CParams:
+        return DENSE_COMPRESSION if self.target.lossy else COMPRESSION
 
-    def _path(self, key: str, ending: str) -> Path:
+    def path(self, key: str, ending: str) -> Path:
+        """Where the file of a volume with this ending lies."""
         return self.folder / key[:2] / f"{key}{ending}"
-
-    def _is_whole(self, record: Record) -> bool:
-        try:
-            return self._path(record.key, ".b2nd").stat().st_size == record.bytes
-        except FileNotFoundError:
-            return False
 
 
 class CachedVolume:
@@ -156,11 +186,24 @@ class CachedVolume:
     Args:
         path: Its blosc2 file.
         record: Its record.
+        lossy: As in the target.
+
+    Raises:
+        FileNotFoundError: If the file is gone.
+        ValueError: If it is damaged.
     """
 
-    def __init__(self, path: Path, record: Record) -> None:
-        self.record = record
-        self._array = blosc2.open(str(path), mode="r", dparams={"nthreads": 1})
+    def __init__(self, path: Path, record: Record, *, lossy: int = 0) -> None:
+        self.record, self._lossy = record, lossy
+        try:
+            self._array = blosc2.open(str(path), mode="r", dparams={"nthreads": 1})
+        except (FileNotFoundError, RuntimeError) as error:
+            kind = FileNotFoundError if isinstance(error, FileNotFoundError) else ValueError
+            state = "gone" if isinstance(error, FileNotFoundError) else "damaged"
+            raise kind(
+                f"{path}: this volume of the cache is {state}; voco_preprocess --verify --forget -o CACHE takes all "
+                "such volumes out, and pre-processing the folders again makes them anew"
+            ) from None
 
     @cached_property
     def body(self) -> BodyMap:
@@ -183,20 +226,23 @@ class CachedVolume:
         high = [min(size, int(c) + int(n)) for c, n, size in zip(corner, shape, self.record.shape, strict=True)]
         inside = tuple(slice(a, b) for a, b in zip(low, high, strict=True))
         if all(b - a == n for a, b, n in zip(low, high, shape, strict=True)):
-            return self._array[inside]
+            return restore(self._array[inside], self._lossy)
         box = np.full(tuple(shape), self.record.fill, np.int16)
         if all(b > a for a, b in zip(low, high, strict=True)):
             place = tuple(slice(a - int(c), b - int(c)) for a, b, c in zip(low, high, corner, strict=True))
-            box[place] = self._array[inside]
+            box[place] = restore(self._array[inside], self._lossy)
         return box
 
 
-def _write_array(path: Path, volume: PreparedVolume) -> None:
-    chunks = tuple(min(c, n) for c, n in zip(CHUNK, volume.array.shape, strict=True))
+def file_digest(content: bytes) -> str:
+    """Digest of a volume's file, as in its record."""
+    return hashlib.blake2b(content, digest_size=12).hexdigest()
+
+
+def _write_array(path: Path, array: np.ndarray, body_map: np.ndarray, compression: blosc2.CParams) -> None:
+    chunks = tuple(min(c, n) for c, n in zip(CHUNK, array.shape, strict=True))
     blocks = tuple(min(b, c) for b, c in zip(BLOCK, chunks, strict=True))
     path.unlink()  # blosc2 refuses a file that exists, even an empty one
-    stored = blosc2.asarray(
-        volume.array, urlpath=str(path), mode="w", chunks=chunks, blocks=blocks, cparams=COMPRESSION
-    )
-    stored.schunk.vlmeta["body_map"] = volume.body_map.tobytes()
-    stored.schunk.vlmeta["body_map_shape"] = list(volume.body_map.shape)
+    stored = blosc2.asarray(array, urlpath=str(path), mode="w", chunks=chunks, blocks=blocks, cparams=compression)
+    stored.schunk.vlmeta["body_map"] = body_map.tobytes()
+    stored.schunk.vlmeta["body_map_shape"] = list(body_map.shape)

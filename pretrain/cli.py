@@ -7,7 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from nnunetv2_voco.arguments import number_list
 from nnunetv2_voco.pretrain.config import ARCHITECTURES, DROPOUTS, PAPER, PRECISIONS, REGION_PRESETS, TINY, help_of
+from nnunetv2_voco.scales import SCALES
 
 _DESCRIPTION = """\
 Learn an encoder from a folder of unlabelled CT volumes by volume contrast (VoCo), for fine-tuning in nnU-Net.
@@ -20,7 +22,13 @@ examples:
   voco_pretrain CTS -o runs/first --tiny            try it on a laptop
   voco_pretrain CTS -o runs/liver -d 3              with the plans of nnU-Net's dataset 3: sees what fine-tuning sees
   voco_pretrain CTS -o runs/liver --continue        go on after an interruption
-  torchrun --nproc_per_node=4 $(which voco_pretrain) CTS -o runs/large"""
+  voco_pretrain --dry-run --volumes 160000 --gpu 8xh100 --steps 2000000    what a large run would take
+  torchrun --nproc_per_node=4 $(which voco_pretrain) CTS -o runs/large
+  voco_pretrain --cache CACHE -o runs/large         on all that voco_preprocess put into CACHE, without its folders"""
+
+
+_OF_THE_REQUEST = ("out", "cache", "resume", "dry_run", "gpus", "assumed_volumes")
+"""Options that are not fields of `PretrainConfig`."""
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -33,13 +41,22 @@ def build_parser() -> argparse.ArgumentParser:
         argument_default=argparse.SUPPRESS,
         allow_abbrev=False,
     )
-    parser.add_argument("folders", nargs="*", metavar="FOLDER", help="folders of volumes")
-    parser.add_argument("-o", "--out", required=True, type=Path, metavar="OUT", help="folder of the run")
+    parser.add_argument(
+        "folders", nargs="*", metavar="FOLDER", help="folders of volumes; none to train on all that CACHE holds"
+    )
+    parser.add_argument("-o", "--out", type=Path, metavar="OUT", help="folder of the run")
     parser.add_argument(
         "--cache", type=Path, help="folder of pre-processed volumes, may be shared (default: OUT/cache)"
     )
     parser.add_argument("--continue", dest="resume", action="store_true", help="go on with the run in OUT")
     parser.add_argument("--dry-run", action="store_true", help="check the volumes, estimate the cost, and stop")
+    parser.add_argument(
+        "--gpu", dest="gpus", metavar="[N×]NAME", help="with --dry-run: reckon with these GPUs, such as 8xh100"
+    )
+    parser.add_argument(
+        "--volumes", dest="assumed_volumes", type=int, metavar="N",
+        help="with --dry-run: reckon with so many volumes; needs neither FOLDER nor -o then",
+    )  # fmt: skip
     parser.add_argument("-np", dest="num_processes", type=int, help="processes for pre-processing (default: all cores)")
 
     presets = parser.add_argument_group("presets (other options override them)")
@@ -50,19 +67,20 @@ def build_parser() -> argparse.ArgumentParser:
     )
 
     data = parser.add_argument_group("data and network")
-    _add(data, "dataset", "-d", metavar="DATASET")
-    _add(data, "configuration", "-c")
-    _add(data, "plans", "-p")
-    _add(data, "spacing", type=_floats(3, cube=True), metavar="Z,Y,X")
-    _add(data, "window", type=_floats(2), metavar="LOW,HIGH")
+    add_target_options(data)
+    _add(data, "window", type=number_list(float, 2), metavar="LOW,HIGH")
     _add(data, "arch", choices=ARCHITECTURES)
-    _add(data, "features", type=_integers(None), metavar="N,N,…")
+    _add(data, "scale", choices=tuple(SCALES))
+    _add(data, "features", type=number_list(int), metavar="N,N,…")
 
     samples = parser.add_argument_group("samples")
-    _add(samples, "crop_size", type=_integers(3, cube=True), metavar="Z,Y,X")
-    _add(samples, "grid", type=_integers(3), metavar="Z,Y,X")
-    for name, kind in (("random_crops", int), ("batch_size", int), ("min_body_crop", float), ("min_body_base", float)):
-        _add(samples, name, type=kind)
+    _add(samples, "crop_size", type=number_list(int, 3, cube=True), metavar="Z,Y,X")
+    _add(samples, "grid", type=number_list(int, 3), metavar="Z,Y,X")
+    for name in ("random_crops", "batch_size", "accumulate"):
+        _add(samples, name, type=int)
+    _add(samples, "weights", metavar="NAME=W,…|TABLE")
+    for name in ("min_body_crop", "min_body_base", "flip_p", "rotate_p"):
+        _add(samples, name, type=float)
 
     training = parser.add_argument_group("training")
     for name in (
@@ -85,6 +103,7 @@ def build_parser() -> argparse.ArgumentParser:
         "intra_weight",
         "inter_weight",
         "reg_weight",
+        "place_weight",
         "val_fraction",
     ):
         _add(training, name, type=float)
@@ -96,7 +115,19 @@ def build_parser() -> argparse.ArgumentParser:
     _add(machine, "num_workers", type=int)
     _add(machine, "compile", action="store_true")
     _add(machine, "channels_last", action="store_true")
+    _add(machine, "chunk", type=int)
+    _add(machine, "gather", action=argparse.BooleanOptionalAction)
+    _add(machine, "keep_memory", action="store_true")
     return parser
+
+
+def add_target_options(group: argparse._ArgumentGroup) -> None:
+    """Add the options that decide what cached volumes are brought to; `voco_preprocess` has the same."""
+    _add(group, "dataset", "-d", metavar="DATASET")
+    _add(group, "configuration", "-c")
+    _add(group, "plans", "-p")
+    _add(group, "spacing", type=number_list(float, 3, cube=True), metavar="Z,Y,X")
+    _add(group, "lossy", type=int, metavar="HU")
 
 
 def given_settings(arguments: dict[str, Any]) -> dict[str, Any]:
@@ -120,10 +151,11 @@ def given_settings(arguments: dict[str, Any]) -> dict[str, Any]:
 def main(argv: Sequence[str] | None = None) -> None:
     """Run `voco_pretrain`; errors that a user can mend are printed without a traceback."""
     arguments = vars(build_parser().parse_args(_with_window_joined(sys.argv[1:] if argv is None else argv)))
-    run = {name: arguments.pop(name) for name in ("out", "cache", "resume", "dry_run") if name in arguments}
+    run: dict[str, Any] = {name: arguments.pop(name) for name in _OF_THE_REQUEST if name in arguments}
     run["folders"] = tuple(arguments.pop("folders", ()))
     run["num_processes"] = arguments.pop("num_processes", None) or os.cpu_count() or 1
-    _refuse_what_a_dataset_decides(arguments)
+    refuse_what_a_dataset_decides(arguments, "voco_pretrain")
+    _refuse_what_is_missing(run)
 
     from nnunetv2_voco.pretrain.collect import CollectError
     from nnunetv2_voco.pretrain.loop import TrainingStopped
@@ -148,12 +180,26 @@ def _with_window_joined(argv: Sequence[str]) -> list[str]:
     return joined
 
 
-def _refuse_what_a_dataset_decides(arguments: dict[str, Any]) -> None:
+def refuse_what_a_dataset_decides(arguments: dict[str, Any], command: str) -> None:
+    """Exit if -d is given with what the dataset's plans decide."""
     if "dataset" not in arguments:
         return
     for name in ("spacing", "window", "arch", "preset"):
         if name in arguments:
-            sys.exit(f"voco_pretrain: --{name} and -d exclude each other: with -d the dataset's plans decide it")
+            sys.exit(f"{command}: --{name} and -d exclude each other: with -d the dataset's plans decide it")
+
+
+def _refuse_what_is_missing(run: dict[str, Any]) -> None:
+    dry = run.get("dry_run", False)
+    for name, option in (("gpus", "--gpu"), ("assumed_volumes", "--volumes")):
+        if name in run and not dry:
+            sys.exit(f"voco_pretrain: {option} is for an estimate; give --dry-run with it")
+    if run.get("assumed_volumes", 1) < 1:
+        sys.exit(f"voco_pretrain: --volumes {run['assumed_volumes']}: must be positive")
+    if "out" not in run:
+        if run["folders"] or "assumed_volumes" not in run:
+            sys.exit("voco_pretrain: -o is missing; it names the folder of the run")
+        run["out"] = Path()  # nothing is written
 
 
 def _add(group: argparse._ArgumentGroup, name: str, *flags: str, **options: Any) -> None:
@@ -161,28 +207,3 @@ def _add(group: argparse._ArgumentGroup, name: str, *flags: str, **options: Any)
     group.add_argument(
         *flags, f"--{name.replace('_', '-')}", dest=name, help=help_of(name).replace("%", "%%"), **options
     )
-
-
-def _floats(count: int | None, *, cube: bool = False) -> Any:
-    return _numbers(float, count, cube)
-
-
-def _integers(count: int | None, *, cube: bool = False) -> Any:
-    return _numbers(int, count, cube)
-
-
-def _numbers(kind: type, count: int | None, cube: bool) -> Any:
-    """Parse comma-separated numbers; with `cube` a single one stands for all axes."""
-
-    def parse(text: str) -> tuple:
-        try:
-            values = tuple(kind(part) for part in text.replace("x", ",").split(","))
-        except ValueError:
-            raise argparse.ArgumentTypeError(f"{text!r} is not a list of numbers such as 1.5,1.5,1.5") from None
-        if cube and len(values) == 1:
-            values = values * (count or 1)
-        if count is not None and len(values) != count:
-            raise argparse.ArgumentTypeError(f"{text!r} holds {len(values)} numbers, {count} are expected")
-        return values
-
-    return parse

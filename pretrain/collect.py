@@ -1,27 +1,34 @@
 """From folders to cached volumes: every source is checked and pre-processed once, in parallel, and accounted for."""
 
-import multiprocessing
+import json
 import os
-import signal
-import threading
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import SimpleITK as sitk
 
-from nnunetv2_voco.atomic import write_json
-from nnunetv2_voco.pretrain.cache import Record, VolumeCache, volume_key
+from nnunetv2_voco.atomic import write_atomically
+from nnunetv2_voco.pretrain.cache import VolumeCache, volume_key
 from nnunetv2_voco.pretrain.discover import SkippedFile, VolumeSource, discover
+from nnunetv2_voco.pretrain.index import VolumeIndex
 from nnunetv2_voco.pretrain.preprocess import Target, content_digest, orient, prepare
 from nnunetv2_voco.pretrain.read import RejectedVolume, read_volume
+from nnunetv2_voco.pretrain.record import Record
+from nnunetv2_voco.pretrain.workers import process_in_workers
 
 LEAST_VOLUMES = 2
 
-CRASHED = "reading it killed its process: the file is damaged, or memory ran out (then try -np 1)"
+ROWS_AT_ONCE = 1000
+"""Volumes after which those that were done enter the index, and their histograms leave the memory."""
+
+LISTED = ("key", "shape", "mended", "original_shape", "original_spacing_mm", "bytes", "reason")
+"""What volumes.json tells of a record."""
+
+Work = Callable[[dict[int, VolumeSource], VolumeCache | None, Target], Iterator[tuple[int, Record]]]
+"""What processes many volumes, here or elsewhere, and yields each one's number and record as it is done."""
 
 
 class CollectError(RuntimeError):
@@ -67,14 +74,22 @@ class Collection:
             path: The file.
             roles: What each key is used for: "training" or "validation".
         """
-        rows: list[dict[str, Any]] = []
-        for volume in self.volumes:
-            record = asdict(volume.record)
-            del record["histogram"], record["content"], record["fill"]
-            status = (roles or {}).get(volume.record.key, "usable") if volume.record.usable else "rejected"
-            rows.append({"name": volume.name, "format": volume.file_format, "status": status, **record})
-        skipped = [{"name": s.name, "status": "skipped", "reason": s.reason} for s in self.skipped]
-        write_json(path, {"volumes": rows, "skipped": skipped})
+
+        def write(temporary: Path) -> None:  # row by row: there may be 160,000
+            with temporary.open("w", encoding="utf-8") as file:
+                file.write('{"volumes": [')
+                _write_rows(file, (self._row(volume, roles or {}) for volume in self.volumes))
+                file.write('], "skipped": [')
+                _write_rows(file, ({"name": s.name, "status": "skipped", "reason": s.reason} for s in self.skipped))
+                file.write("]}\n")
+
+        write_atomically(path, write)
+
+    @staticmethod
+    def _row(volume: Collected, roles: dict[str, str]) -> dict[str, Any]:
+        record = {name: getattr(volume.record, name) for name in LISTED}
+        status = roles.get(volume.record.key, "usable") if volume.record.usable else "rejected"
+        return {"name": volume.name, "format": volume.file_format, "status": status, **record}
 
     def require_usable(self) -> None:
         """Check that there is enough to train on.
@@ -115,16 +130,72 @@ def collect(
     found = discover(folders, modality=modality)
     if cache is not None:
         cache.create()
+    volumes = process_sources(
+        found.sources,
+        cache,
+        target=target,
+        work=partial(process_in_workers, process_volume, num_processes=num_processes),
+        on_progress=on_progress,
+    )
+    if cache is not None:
+        cache.merge_index()
+    return Collection(volumes=tuple(without_copies(volumes)), skipped=found.skipped)
+
+
+def process_sources(
+    sources: Sequence[VolumeSource],
+    cache: VolumeCache | None,
+    *,
+    target: Target,
+    work: Work,
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
+) -> list[Collected]:
+    """Check and pre-process volumes and enter them in the cache's index; what is in it is not read again.
+
+    Args:
+        sources: The volumes.
+        cache: Where to store; None to check only.
+        target: What volumes are brought to.
+        work: Processes those that are not in the index.
+        on_progress: Called with the number of volumes done and in all.
+
+    Returns:
+        Every source with its record, without histograms, in the order of the sources.
+    """
     records: dict[int, Record] = {}
-    on_progress(0, len(found.sources))
-    for index, record in _process_all(found.sources, cache, target, num_processes):
-        records[index] = record
-        on_progress(len(records), len(found.sources))
-    volumes = [
+    fresh: list[Record] = []
+    on_progress(0, len(sources))
+    if cache is not None and len(index := cache.open_index()):
+        records = {i: r for i, source in enumerate(sources) if (r := _indexed(source, cache, index)) is not None}
+        on_progress(len(records), len(sources))
+    pending = {i: source for i, source in enumerate(sources) if i not in records}
+    try:
+        for i, record in work(pending, cache, target):
+            records[i] = replace(record, histogram=None)
+            if cache is not None and (record.usable or cache.read_record(record.key) is not None):
+                fresh.append(record)
+            if cache is not None and len(fresh) >= ROWS_AT_ONCE:
+                cache.add_to_index(fresh)
+                fresh.clear()
+            on_progress(len(records), len(sources))
+    finally:
+        if cache is not None:
+            cache.add_to_index(fresh)
+    return [
         Collected(name=source.name, file_format=source.file_format, record=records[i])
-        for i, source in enumerate(found.sources)
+        for i, source in enumerate(sources)
     ]
-    return Collection(volumes=tuple(_without_copies(volumes)), skipped=found.skipped)
+
+
+def _indexed(source: VolumeSource, cache: VolumeCache, index: VolumeIndex) -> Record | None:
+    """Return a source's record if the index has it and its array is there."""
+    try:
+        (row,) = index.rows([volume_key(source.fingerprint())])
+    except OSError:
+        return None
+    if row < 0 or not cache.is_whole(record := index.record(int(row))):
+        return None
+    return record
 
 
 def process_volume(source: VolumeSource, cache: VolumeCache | None, target: Target) -> Record:
@@ -164,68 +235,7 @@ def _expected_shape(oriented: sitk.Image, target: Target) -> tuple[int, int, int
     return z, y, x
 
 
-def _process_all(
-    sources: Sequence[VolumeSource], cache: VolumeCache | None, target: Target, num_processes: int
-) -> Iterator[tuple[int, Record]]:
-    """Yield (index, record) as volumes are done, each read in a worker process: a damaged file may crash its reader.
-
-    When a worker dies, the volumes that were being worked on are tried again one at a time, and the one that kills its
-    worker again is rejected; then the others go on. With `num_processes` 0 everything happens in this process.
-    """
-    if num_processes == 0:
-        for i, source in enumerate(sources):
-            yield i, process_volume(source, cache, target)
-        return
-    pending = dict(enumerate(sources))
-    while pending:
-        for i, record in _process_in_pool(dict(pending), cache, target, num_processes):
-            if record is not None:
-                del pending[i]
-                yield i, record
-        for i in list(pending)[: num_processes + 2]:  # a pool takes them in order, and two ahead of its workers
-            for _, record in _process_in_pool({i: pending.pop(i)}, cache, target, 1):
-                yield i, record or Record(key="", reason=CRASHED)
-
-
-def _process_in_pool(
-    sources: dict[int, VolumeSource], cache: VolumeCache | None, target: Target, num_processes: int
-) -> Iterator[tuple[int, Record | None]]:
-    """Yield (index, record) for each source, None for those that were not done when a worker died."""
-    if not sources:
-        return
-    context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(min(num_processes, len(sources)), mp_context=context, initializer=_start_worker)
-    try:
-        futures: dict[Future, int] = {}
-        for i, source in sources.items():
-            try:
-                futures[pool.submit(process_volume, source, cache, target)] = i
-            except BrokenProcessPool:  # a worker died while volumes were still being handed out
-                yield i, None
-        for future in as_completed(futures):
-            try:
-                yield futures[future], future.result()
-            except BrokenProcessPool:
-                yield futures[future], None
-    finally:
-        pool.shutdown(wait=False, cancel_futures=True)
-
-
-def _start_worker() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides; workers end with it
-    threading.Thread(target=_leave_with_parent, daemon=True).start()
-    sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
-
-
-def _leave_with_parent() -> None:
-    """End this worker when the process that started it was killed; it would wait for work for ever."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
-
-
-def _without_copies(volumes: Sequence[Collected]) -> Iterator[Collected]:
+def without_copies(volumes: Sequence[Collected]) -> Iterator[Collected]:
     """Reject every volume whose voxels were already there under another name."""
     first_name: dict[str, str] = {}
     for volume in volumes:
@@ -236,3 +246,12 @@ def _without_copies(volumes: Sequence[Collected]) -> Iterator[Collected]:
             continue
         first_name.setdefault(content, volume.name)
         yield volume
+
+
+def _write_rows(file: TextIO, rows: Iterable[dict[str, Any]]) -> None:
+    """Write a JSON list's items, one a line."""
+    separator = "\n  "
+    for row in rows:
+        file.write(separator + json.dumps(row))
+        separator = ",\n  "
+    file.write("\n")

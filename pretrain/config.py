@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from nnunetv2_voco.atomic import write_json
+from nnunetv2_voco.scales import SCALES
 
 SPACING_MM = 1.5
 CROP_SIZE = 64
@@ -42,6 +43,9 @@ PAPER: dict[str, Any] = {
     "warmup_steps": 5000,
     "steps": 250_000,
     "inter_ramp": 0,
+    "place_weight": 0.0,
+    "flip_p": 0.2,
+    "rotate_p": 0.2,
     "dropout": "crop",
     "min_body_crop": 0.0,
     "min_body_base": 0.0,
@@ -49,9 +53,21 @@ PAPER: dict[str, Any] = {
 """`--paper`: the published settings where our defaults differ."""
 
 RUNTIME_FIELDS = frozenset(
-    {"device", "num_workers", "save_every", "log_every", "compile", "channels_last", "precision"}
+    {
+        "device",
+        "num_workers",
+        "save_every",
+        "log_every",
+        "compile",
+        "channels_last",
+        "keep_memory",
+        "precision",
+        "chunk",
+        "accumulate",
+    }  # fmt: skip
 )
-"""Fields that say how a run is carried out, not what it computes; they may change when it is continued."""
+"""Fields that say how a run is carried out, not what it computes; they may change when it is continued. Of
+`accumulate`, the loop checks that all processes together still take as many volumes a step."""
 
 
 def _doc(default: Any, text: str) -> Any:
@@ -72,8 +88,10 @@ class PretrainConfig:
     configuration: str = _doc("3d_fullres", "configuration within the plans")
     plans: str = _doc("nnUNetPlans", "name of the plans")
     spacing: tuple[float, float, float] = _doc((SPACING_MM,) * 3, "target spacing in mm, (z, y, x)")
+    lossy: int = _doc(0, "largest error in HU that the cache may make to be smaller; 1 saves a quarter, 2 a third")
     window: tuple[float, float] | None = _doc(None, "HU window for normalisation; statistics of the folder if not set")
     arch: str = _doc("plain", "network when no dataset is given: plain or one of nnU-Net's residual presets")
+    scale: str | None = _doc(None, "size of the plain network, in width and depth: S, B (nnU-Net's own), L or H")
     features: tuple[int, ...] | None = _doc(None, "channels per encoder stage, to narrow or widen the network")
 
     crop_size: tuple[int, int, int] | None = _doc(
@@ -84,8 +102,17 @@ class PretrainConfig:
     grid: tuple[int, int, int] = _doc((1, 3, 3), "base crops along (z, y, x)")
     random_crops: int = _doc(2, "random crops per volume")
     batch_size: int = _doc(4, "volumes per step and process")
+    accumulate: int = _doc(1, "batches that are joined into one step, exactly as one larger batch")
+    weights: str | None = _doc(
+        None,
+        "how often volumes are drawn, by folder, file or pattern, such as abdomen=8,chest=1, or a CSV table of name, "
+        "weight and perhaps group; all alike if not set",
+    )
     min_body_crop: float = _doc(0.2, "least share of body in a random crop")
     min_body_base: float = _doc(0.05, "least share of body in a base crop that takes part in the loss")
+
+    flip_p: float = _doc(0.0, "probability of a flip of a crop, for each axis; a flipped crop shows no place of a body")
+    rotate_p: float = _doc(0.0, "probability of a turn of a crop by a multiple of 90° in the axial plane")
 
     steps: int = _doc(100_000, "optimiser steps")
     lr: float = _doc(1e-4, "peak learning rate")
@@ -101,6 +128,10 @@ class PretrainConfig:
     intra_weight: float = _doc(1.0, "weight of the intra-volume loss")
     inter_weight: float = _doc(1.0, "weight of the inter-volume loss once ramped up")
     reg_weight: float = _doc(1.0, "weight of the regularisation")
+    place_weight: float = _doc(
+        1.0,
+        "weight of the place loss: coarse feature maps predict where in the body they are; needs crops without flips",
+    )
     inter_ramp: int | None = _doc(
         None,
         "steps over which the inter-volume weight grows from 0, starting when the "
@@ -119,6 +150,17 @@ class PretrainConfig:
     num_workers: int | None = _doc(None, "processes that load samples; derived from the number of cores if not set")
     compile: bool = _doc(False, "compile the encoder with torch.compile")
     channels_last: bool = _doc(False, "use the channels_last_3d memory format")
+    chunk: int | None = _doc(
+        None,
+        "crops that pass the encoder at once: memory depends on them and not on the batch, at one more forward pass; "
+        "all if not set, or those of one batch with --accumulate",
+    )
+    gather: bool = _doc(
+        True,
+        "let batch statistics and inter-volume loss see the volumes of all processes, as one process with the larger "
+        "batch would; without, every process has a loss of its own",
+    )
+    keep_memory: bool = _doc(False, "on a CPU, keep freed memory for the next step: faster steps, but more memory")
 
     def __post_init__(self) -> None:
         for name, length in (("spacing", 3), ("grid", 3), ("crop_size", 3), ("window", 2)):
@@ -132,6 +174,7 @@ class PretrainConfig:
         for name in (
             "random_crops",
             "batch_size",
+            "accumulate",
             "steps",
             "lr",
             "clip_norm",
@@ -142,15 +185,27 @@ class PretrainConfig:
         ):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} {getattr(self, name)}: must be positive")
-        for name in ("warmup_steps", "weight_decay", "intra_weight", "inter_weight", "reg_weight", "seed"):
+        for name in ("lossy", "warmup_steps", "weight_decay", "intra_weight", "inter_weight", "reg_weight", "seed"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name} {getattr(self, name)}: must not be negative")
-        for name in ("dropout_p", "teacher_momentum", "val_fraction", "min_body_crop", "min_body_base"):
+        for name in (
+            "flip_p",
+            "rotate_p",
+            "dropout_p",
+            "teacher_momentum",
+            "val_fraction",
+            "min_body_crop",
+            "min_body_base",
+        ):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} {getattr(self, name)}: must lie in [0, 1)")
         for name, choices in (("arch", ARCHITECTURES), ("precision", PRECISIONS), ("dropout", DROPOUTS)):
             if getattr(self, name) not in choices:
                 raise ValueError(f"{name} {getattr(self, name)!r}: must be one of {', '.join(choices)}")
+        if self.scale is not None and self.scale not in SCALES:
+            raise ValueError(f"scale {self.scale!r}: must be one of {', '.join(SCALES)}")
+        if self.scale is not None and self.arch != "plain":
+            raise ValueError(f"scale {self.scale}: is for --arch plain; {self.arch} names its size itself")
         if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", self.device):
             raise ValueError(
                 f"device {self.device!r}: must be auto, cpu, mps, cuda or cuda with a number such as cuda:1"
@@ -159,8 +214,15 @@ class PretrainConfig:
             raise ValueError(f"window {self.window}: the lower bound must be below the upper one")
         if self.grid[0] * self.grid[1] * self.grid[2] < 2:
             raise ValueError(f"grid {self.grid}: at least two base crops are needed to contrast")
+        if self.place_weight and (self.flip_p or self.rotate_p):
+            raise ValueError(
+                f"place_weight {self.place_weight} with flip_p {self.flip_p} and rotate_p {self.rotate_p}: a flipped "
+                "or turned crop shows no place of a body; set either place_weight or both probabilities to 0"
+            )
         if self.inter_ramp is not None and self.inter_ramp < 0:
             raise ValueError(f"inter_ramp {self.inter_ramp}: must not be negative")
+        if self.chunk is not None and self.chunk < 1:
+            raise ValueError(f"chunk {self.chunk}: must be positive")
         if self.num_workers is not None and self.num_workers < 0:
             raise ValueError(f"num_workers {self.num_workers}: must not be negative")
 
@@ -168,6 +230,19 @@ class PretrainConfig:
     def ramp_steps(self) -> int:
         """Steps over which the inter-volume weight grows; 0 means full weight from the start."""
         return self.steps if self.inter_ramp is None else self.inter_ramp
+
+    @property
+    def crops_per_volume(self) -> int:
+        """Random and base crops."""
+        z, y, x = self.grid
+        return self.random_crops + z * y * x
+
+    @property
+    def crops_at_once(self) -> int | None:
+        """Crops that pass the encoder at once; None for all of a step."""
+        if self.chunk is None and self.accumulate > 1:
+            return self.batch_size * self.crops_per_volume
+        return self.chunk
 
     def save(self, path: Path) -> None:
         """Write the settings as JSON."""

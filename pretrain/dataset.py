@@ -8,7 +8,6 @@ Shape suffixes: T = random crops, B = base crops, K = T + B, 3 = (z, y, x).
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -20,6 +19,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from nnunetv2_voco.pretrain.cache import CachedVolume, Record, VolumeCache
 from nnunetv2_voco.pretrain.crops import base_corners, draw_crops, draw_region, overlap_fractions, region_size
 from nnunetv2_voco.pretrain.intensity import Intensity
+from nnunetv2_voco.pretrain.volume_order import VolumeOrder
 
 
 class Sample(NamedTuple):
@@ -29,11 +29,13 @@ class Sample(NamedTuple):
         crops: float32 (K, 1, z, y, x), random crops first.
         overlaps: float32 (T, B).
         bases_valid: bool (B,).
+        places: float32 (K, 2, 3), lower and upper corner of each crop in the volume, in longest edges of a region.
     """
 
     crops: Tensor
     overlaps: Tensor
     bases_valid: Tensor
+    places: Tensor
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +48,7 @@ class CropPlan:
         random_crops: Random crops per volume.
         min_body_crop: Least share of body in a random crop.
         min_body_base: Least share of body in a base crop that takes part in the loss.
+        spacing_mm: Distance of voxels along (z, y, x).
     """
 
     grid: tuple[int, int, int]
@@ -53,6 +56,7 @@ class CropPlan:
     random_crops: int
     min_body_crop: float
     min_body_base: float
+    spacing_mm: tuple[float, float, float] = (1.0, 1.0, 1.0)
 
     @property
     def region_vox(self) -> tuple[int, int, int]:
@@ -118,11 +122,20 @@ def make_sample(
         torch.stack(crops),
         torch.from_numpy(layout.overlaps_TB.astype(np.float32)),
         torch.from_numpy(layout.bases_valid_B),
+        torch.from_numpy(crop_places(layout, plan)),
     )
 
 
+def crop_places(layout: Layout, plan: CropPlan) -> np.ndarray:
+    """Corners of each crop in the volume, random crops first, in longest edges of a region: (K, 2, 3)."""
+    unit_mm = np.max(np.multiply(plan.region_vox, plan.spacing_mm))
+    corners_K3 = layout.region_corner + np.concatenate([layout.crops_T3, layout.bases_B3])
+    corners_K23 = np.stack([corners_K3, corners_K3 + np.asarray(plan.size_vox)], axis=1)
+    return (corners_K23 * (np.asarray(plan.spacing_mm) / unit_mm)).astype(np.float32)
+
+
 class PretrainDataset(Dataset):
-    """Samples by number, without end: volume `order[i]`, its region and crops drawn from (seed, i).
+    """Samples by number, without end: the volume of `VolumeOrder`, its region and crops drawn from (seed, i).
 
     Args:
         cache: Where the volumes lie.
@@ -131,6 +144,7 @@ class PretrainDataset(Dataset):
         intensity: Normalisation.
         transform: Augmentation of single crops.
         seed: The run's seed.
+        weights: How often each volume is drawn, relative to the others; alike, when None.
     """
 
     def __init__(
@@ -142,12 +156,14 @@ class PretrainDataset(Dataset):
         intensity: Intensity,
         transform: BasicTransform,
         seed: int,
+        weights: Sequence[float] | None = None,
     ) -> None:
-        self.cache, self.records, self.plan = cache, list(records), plan
+        self.cache, self.records, self.plan = cache, records, plan
+        self.order = VolumeOrder(len(self.records), seed, weights)
         self.intensity, self.transform, self.seed = intensity, transform, seed
 
     def __getitem__(self, number: int) -> Sample:
-        volume = self.cache.open(self.records[volume_of_sample(number, len(self.records), self.seed)])
+        volume = self.cache.open(self.records[self.order[number]])
         state = np.random.SeedSequence((self.seed, number))
         layout = draw_layout(np.random.default_rng(state), volume, self.plan)
         with torch.random.fork_rng(devices=[]):  # the transforms draw from the global generators
@@ -160,34 +176,32 @@ class PretrainDataset(Dataset):
         return sample
 
 
-def volume_of_sample(number: int, volumes: int, seed: int) -> int:
-    """Index of the volume of a sample: every volume once in each pass, in a new order every time."""
-    return int(_order(number // volumes, volumes, seed)[number % volumes])
-
-
-@lru_cache(maxsize=2)
-def _order(epoch: int, volumes: int, seed: int) -> np.ndarray:
-    return np.random.default_rng((seed, epoch, 1)).permutation(volumes)
-
-
 class StepSampler(Sampler[list[int]]):
     """Numbers of the samples that one process needs at each step, from `first_step` on.
 
     All processes together take consecutive numbers, so that the global batch of a step is that of one process with
-    the larger batch.
+    the larger batch. With `accumulate` a step takes as many batches from each of them, consecutive as well.
     """
 
-    def __init__(self, *, first_step: int, steps: int, batch_size: int, rank: int, world_size: int) -> None:
+    def __init__(
+        self, *, first_step: int, steps: int, batch_size: int, rank: int, world_size: int, accumulate: int = 1
+    ) -> None:
         self.first_step, self.steps, self.batch_size = first_step, steps, batch_size
-        self.rank, self.world_size = rank, world_size
+        self.rank, self.world_size, self.accumulate = rank, world_size, accumulate
 
     def __iter__(self) -> Iterator[list[int]]:
         for step in range(self.first_step, self.steps):
-            first = (step * self.world_size + self.rank) * self.batch_size
-            yield list(range(first, first + self.batch_size))
+            for batch in range(self.accumulate):
+                first = ((step * self.world_size + self.rank) * self.accumulate + batch) * self.batch_size
+                yield list(range(first, first + self.batch_size))
 
     def __len__(self) -> int:
-        return max(0, self.steps - self.first_step)
+        return max(0, self.steps - self.first_step) * self.accumulate
+
+
+def join_batches(batches: Sequence[Sample]) -> Sample:
+    """Make one batch of several."""
+    return batches[0] if len(batches) == 1 else Sample(*(torch.cat(field) for field in zip(*batches, strict=True)))
 
 
 def make_loader(dataset: PretrainDataset, sampler: StepSampler, *, num_workers: int, pin_memory: bool) -> DataLoader:

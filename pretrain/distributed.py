@@ -92,6 +92,20 @@ def broadcast_object(value: Any) -> Any:
     return holder[0]
 
 
+def same_in_all(value: Any) -> bool:
+    """Whether all processes hold an equal value."""
+    if not dist.is_initialized():
+        return True
+    values: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(values, value)
+    return all(other == value for other in values)
+
+
+def lost_another(error: RuntimeError) -> bool:
+    """Whether an error says that another process has gone; gloo has no class of its own for it."""
+    return dist.is_initialized() and (isinstance(error, dist.DistError) or "gloo" in str(error))
+
+
 def barrier() -> None:
     """Wait until every process is here."""
     if dist.is_initialized():

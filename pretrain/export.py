@@ -14,9 +14,9 @@ from nnunetv2_voco.pretrain.training_plan import TrainingPlan
 PACKAGES = ("nnunetv2_voco", "torch", "nnunetv2", "dynamic-network-architectures", "batchgeneratorsv2", "SimpleITK")
 
 _SETTINGS = (
-    "steps", "lr", "warmup_steps", "weight_decay", "clip_norm", "batch_size", "random_crops", "teacher_momentum",
-    "dropout", "dropout_p", "projection_size", "intra_weight", "inter_weight", "reg_weight", "inter_ramp", "seed",
-    "min_body_crop", "min_body_base",
+    "steps", "lr", "warmup_steps", "weight_decay", "clip_norm", "batch_size", "accumulate", "gather",
+    "random_crops", "teacher_momentum", "dropout", "dropout_p", "projection_size", "intra_weight", "inter_weight",
+    "reg_weight", "place_weight", "inter_ramp", "seed", "min_body_crop", "min_body_base", "flip_p", "rotate_p",
 )  # fmt: skip
 
 
@@ -34,6 +34,7 @@ def export_encoder(
             "transpose": list(plan.target.transpose),
             "normalization_scheme": plan.scheme,
             "intensity_properties": dict(plan.properties),
+            "use_mask_for_norm": plan.target.use_mask_for_norm,
             "interpolation": "linear",
         },
         pretraining={

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from nnunetv2_voco.atomic import write_atomically
-from nnunetv2_voco.pretrain.cache import CachedVolume
+from nnunetv2_voco.pretrain.cache import Record, VolumeCache
 from nnunetv2_voco.pretrain.crops import base_corners
 from nnunetv2_voco.pretrain.intensity import Intensity
 from nnunetv2_voco.pretrain.log import read_records
@@ -22,7 +22,7 @@ from nnunetv2_voco.pretrain.validation import Validator
 SAMPLES_SHOWN = 4
 CROPS_SHOWN = 3
 VOLUMES_SHOWN = 40
-SERIES = ("#1f5aa6", "#c2541b", "#2e8b57", "#7a4fa3")
+SERIES = ("#1f5aa6", "#c2541b", "#2e8b57", "#7a4fa3", "#b08900")
 CHANCE = "#777777"
 VOLUME_SIDE = 256
 """Longest side of a slice in volumes.png, in pixels; larger slices are thinned."""
@@ -36,7 +36,7 @@ def draw_progress(out: Path) -> None:
     figure = Figure(figsize=(13, 8), layout="constrained")
     losses, accuracy, rates, similarities = figure.subplots(2, 2).ravel()
 
-    for name, colour in zip(("total", "intra", "inter", "reg"), SERIES, strict=True):
+    for name, colour in zip(("total", "intra", "inter", "reg", "place"), SERIES, strict=True):
         _line(losses, training, name, label=f"{name}, training", color=colour, alpha=0.8, linewidth=1)
     _line(losses, validation, "intra", label="intra, held out", color="black", marker="o")
     if validation:
@@ -116,12 +116,15 @@ def draw_samples(
     _save(figure, path)
 
 
-def draw_volumes(path: Path, volumes: Sequence[tuple[str, CachedVolume]], intensity: Intensity, aspect: float) -> None:
+def draw_volumes(
+    path: Path, volumes: Sequence[tuple[str, Record]], cache: VolumeCache, intensity: Intensity, aspect: float
+) -> None:
     """Draw one axial mid-slice per volume as the network sees it.
 
     Args:
         path: The picture to write.
-        volumes: Name and volume; at most `VOLUMES_SHOWN` are drawn.
+        volumes: Name and record; at most `VOLUMES_SHOWN` are opened and drawn.
+        cache: Where they lie.
         intensity: Normalisation.
         aspect: Spacing along y over spacing along x.
     """
@@ -132,9 +135,9 @@ def draw_volumes(path: Path, volumes: Sequence[tuple[str, CachedVolume]], intens
     panels = figure.subplots(rows, columns, squeeze=False).ravel()
     for axes in panels:
         axes.axis("off")
-    for axes, (name, volume) in zip(panels, shown, strict=False):
-        z, y, x = volume.record.shape
-        middle = intensity(volume.read((z // 2, 0, 0), (1, y, x)))[0]
+    for axes, (name, record) in zip(panels, shown, strict=False):
+        z, y, x = record.shape
+        middle = intensity(cache.open(record).read((z // 2, 0, 0), (1, y, x)))[0]
         step = max(1, -(-max(y, x) // VOLUME_SIDE))
         axes.imshow(
             middle[::step, ::step], cmap="gray", vmin=intensity.window[0], vmax=intensity.window[1], aspect=aspect

@@ -10,6 +10,7 @@ SOFT_TISSUE_HU = (-200, 300)
 LEAST_SOFT_TISSUE = 0.05
 LEAST_FAT_AND_AIR = 0.001
 _SAMPLE = 2_000_000
+_PART = 10_000
 _FEW_VALUES = 48  # label maps, masks and phantoms of constants; the emptiest CT has hundreds
 _WRAPPED = 65536 - 4096  # -4096 HU and above, read as unsigned
 
@@ -85,7 +86,8 @@ def _refuse_label_map(values: np.ndarray, sample: np.ndarray) -> None:
         raise RejectedVolume(
             f"values of {values.min():g} to {values.max():g} only: a label map or an 8-bit image, not HU"
         )
-    if len(np.unique(sample)) <= _FEW_VALUES and len(np.unique(values)) <= _FEW_VALUES:
+    # a part that holds more values spares sorting the rest
+    if all(len(np.unique(part)) <= _FEW_VALUES for part in (sample[:_PART], sample, values)):
         raise RejectedVolume(f"only {len(np.unique(values))} different values: a label map or mask, not HU")
 
 
@@ -124,19 +126,22 @@ def _require_soft_tissue(sample: np.ndarray) -> None:
 def _without_padding(values: np.ndarray) -> tuple[np.ndarray, list[str]]:
     """Round to int16 and raise everything below air, such as the -3024 outside a scanner's circle, to air."""
     info = np.iinfo(np.int16)
-    rounded = np.rint(values) if values.dtype.kind == "f" else values
-    whole = np.clip(rounded, info.min, info.max).astype(np.int16)
+    if values.dtype == np.int16:
+        whole = values.copy()
+    else:
+        rounded = np.rint(values) if values.dtype.kind == "f" else values
+        whole = np.clip(rounded, info.min, info.max).astype(np.int16)
     below = whole < AIR_HU
     count = int(below.sum())
     if not count:
         return whole, []
-    found, counts = np.unique(whole[below], return_counts=True)
+    counts = np.bincount(whole[below].astype(np.int32) - info.min)
     whole[below] = AIR_HU
     share = count / whole.size
     if share < 1e-3:
         return whole, []
-    common = int(found[counts.argmax()])
-    what = f"padding of {common}" if counts.max() > 0.9 * count else f"values down to {int(found[0])}"
+    common, lowest = int(counts.argmax()) + info.min, int(counts.nonzero()[0][0]) + info.min
+    what = f"padding of {common}" if counts.max() > 0.9 * count else f"values down to {lowest}"
     return whole, [f"{what} set to {AIR_HU} ({_percent(share)} of voxels)"]
 
 

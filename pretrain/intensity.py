@@ -1,6 +1,6 @@
 """From stored integers to what the network sees, by nnU-Net's own normalisation."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,13 +54,22 @@ def window_properties(window_hu: tuple[float, float]) -> dict[str, float]:
     return _complete({"mean": low, "std": high - low, "percentile_00_5": low, "percentile_99_5": high})
 
 
-def body_properties(histograms: Iterable[tuple[int, ...]]) -> dict[str, float]:
+def body_properties(histograms: Iterable[Sequence[int] | np.ndarray]) -> dict[str, float]:
     """Statistics of the body's voxels over a folder, every volume with equal weight.
 
     Args:
-        histograms: Counts per volume in the bins of `preprocess.HISTOGRAM_EDGES`.
+        histograms: Counts per volume in the bins of `preprocess.HISTOGRAM_EDGES`, taken one at a time.
+
+    Returns:
+        Entries as in nnU-Net's plans; none if there are no histograms.
     """
-    density = np.mean([np.asarray(h, float) / max(1, np.sum(h)) for h in histograms], axis=0)
+    density, volumes = np.zeros(len(HISTOGRAM_EDGES) - 1), 0
+    for histogram in histograms:
+        density += np.asarray(histogram, float) / max(1, np.sum(histogram))
+        volumes += 1
+    if not volumes:
+        return {}
+    density /= volumes
     density /= density.sum()
     centres = (HISTOGRAM_EDGES[:-1] + HISTOGRAM_EDGES[1:]) / 2
     mean = float((density * centres).sum())

@@ -1,9 +1,11 @@
 """What a run writes down while it trains: one JSON line per record, TensorBoard, and lines or a bar for a person."""
 
+import contextlib
 import json
 import math
 import sys
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -117,3 +119,16 @@ def duration(seconds: float) -> str:
 def make_console() -> Console:
     """Return the console; wide enough for tables where the output goes to a file."""
     return Console() if sys.stdout.isatty() else Console(width=160)
+
+
+@contextlib.contextmanager
+def progress_bar(console: Console, title: str) -> Iterator[Callable[[int, int], None]]:
+    """Show a bar on a terminal, nothing elsewhere; yields what is to be called with done and total."""
+    if not console.is_terminal:
+        console.print(f"{title} …", highlight=False)
+        yield lambda done, total: None
+        return
+    columns = (TextColumn(title), BarColumn(bar_width=30), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True) as bar:
+        task = bar.add_task(title, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)

@@ -16,10 +16,12 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from nnunetv2_voco.pretrain import distributed
+from nnunetv2_voco.pretrain.allocator import keep_freed_memory
 from nnunetv2_voco.pretrain.augment import crop_transforms
 from nnunetv2_voco.pretrain.cache import VolumeCache
+from nnunetv2_voco.pretrain.chunked import refuse_batch_statistics
 from nnunetv2_voco.pretrain.config import PretrainConfig
-from nnunetv2_voco.pretrain.dataset import PretrainDataset, Sample, StepSampler, make_loader
+from nnunetv2_voco.pretrain.dataset import PretrainDataset, Sample, StepSampler, join_batches, make_loader
 from nnunetv2_voco.pretrain.export import export_encoder
 from nnunetv2_voco.pretrain.figures import draw_progress, draw_samples
 from nnunetv2_voco.pretrain.log import RunLog
@@ -55,47 +57,61 @@ def train(config: PretrainConfig, plan: TrainingPlan, cache: VolumeCache, out: P
         TrainingStopped: If the loss or gradient is not finite for several steps in a row.
     """
     device = torch.device(resolve_device(config.device))
+    if config.keep_memory and device.type == "cpu":
+        keep_freed_memory()
     rank, world_size = distributed.rank(), distributed.world_size()
     first_process = rank == 0
 
     # data
-    records = {key: cache.record(key) for key in (*plan.training, *plan.validation)}
-    for key, record in records.items():
-        if record is None:
-            raise TrainingStopped(f"volume {key} is no longer in {cache.folder}; run again to pre-process it")
+    try:
+        training, validation = cache.records(plan.training), cache.records(plan.validation or plan.training)
+    except KeyError as error:
+        raise TrainingStopped(
+            f"volume {error.args[0]} is no longer in {cache.folder}; run again to pre-process it"
+        ) from None
     intensity, crops = plan.intensity, plan.crop_plan(config)
-    transform = crop_transforms(
-        shift_amplitude=0.1 * (intensity.window[1] - intensity.window[0]), isotropic_plane=plan.isotropic_plane
+    transform = partial(
+        crop_transforms,
+        shift_amplitude=0.1 * (intensity.window[1] - intensity.window[0]),
+        isotropic_plane=plan.isotropic_plane,
     )
     dataset = PretrainDataset(
-        cache, [records[key] for key in plan.training], plan=crops, intensity=intensity, transform=transform,
-        seed=config.seed,
+        cache, training, plan=crops, intensity=intensity,
+        transform=transform(p_flip=config.flip_p, p_rotate=config.rotate_p), seed=config.seed,
+        weights=plan.volume_weights,
     )  # fmt: skip
     validator = Validator(
-        cache, [records[key] for key in plan.validation or plan.training], plan=crops, intensity=intensity,
-        transform=transform, seed=config.seed,
+        cache, validation, plan=crops, intensity=intensity, transform=transform(), seed=config.seed,
+        volumes_per_batch=config.batch_size * config.accumulate * (world_size if config.gather else 1),
     )  # fmt: skip
 
     # model, optimiser, state
     with torch.random.fork_rng():
         torch.manual_seed(config.seed)
-        model = VoCoModel(
-            plan.architecture, random_crops=config.random_crops, projection_size=config.projection_size
-        ).to(device)
+        model = make_model(config, plan).to(device)
     if config.channels_last:
         model.encoder.to(memory_format=torch.channels_last_3d)
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=config.lr, weight_decay=config.weight_decay, amsgrad=True)
     scaler = torch.amp.GradScaler(device.type, enabled=False)
-    progress, state_file = Progress(processes=world_size), out / "voco_state.pth"
+    if config.crops_at_once is not None:
+        refuse_batch_statistics(model.encoder)
+    progress, state_file = Progress(processes=world_size, accumulate=config.accumulate), out / "voco_state.pth"
     stored_scaler: dict = {}
     if state_file.exists():
         progress, stored_scaler = load_state(state_file, model=model, optimizer=optimizer)
-        if progress.processes != world_size:
+        if not progress.goes_on_with(processes=world_size, accumulate=config.accumulate, gather=config.gather):
             raise TrainingStopped(
-                f"{out}: the run was started with {progress.processes} processes and would draw other batches with "
-                f"{world_size}; continue it with as many as before"
+                f"{out}: the run took {progress.accumulate} batch(es) a step in each of {progress.processes} "
+                f"process(es) and would draw other batches with {config.accumulate} in each of {world_size}; continue "
+                f"it with as many as before{', or with the same product of both' if config.gather else ''}"
             )
+        progress.processes, progress.accumulate = world_size, config.accumulate
+    if not distributed.same_in_all(progress.step):
+        raise TrainingStopped(
+            f"{out}: process {rank} finds a state of step {progress.step} there and another process one of another "
+            "step; the folder must lie on a file system that all machines share"
+        )
     if not state_file.exists() or progress.requested_precision != config.precision:
         progress.precision = sound_precision(config, model, dataset, device, console)
         progress.requested_precision = config.precision
@@ -107,17 +123,16 @@ def train(config: PretrainConfig, plan: TrainingPlan, cache: VolumeCache, out: P
         model.encoder.compile()
     stepped: nn.Module = model
     if world_size > 1:
-        stepped = DistributedDataParallel(
-            model, device_ids=[device.index] if device.type == "cuda" else None, broadcast_buffers=False
-        )
+        stepped = DistributedDataParallel(model, broadcast_buffers=False)  # no device_ids: they would move all crops
     sampler = StepSampler(
-        first_step=progress.step, steps=config.steps, batch_size=config.batch_size, rank=rank, world_size=world_size
-    )
+        first_step=progress.step, steps=config.steps, batch_size=config.batch_size, rank=rank, world_size=world_size,
+        accumulate=config.accumulate,
+    )  # fmt: skip
     loader = make_loader(dataset, sampler, num_workers=worker_count(config), pin_memory=device.type == "cuda")
 
     stop = StopOnSignal()
     log = RunLog(out, first_step=progress.step, steps=config.steps, console=console) if first_process else None
-    crops_per_step = config.batch_size * world_size * (config.random_crops + int(np.prod(config.grid)))
+    crops_per_step = config.batch_size * config.accumulate * world_size * config.crops_per_volume
     speed: deque[tuple[float, float]] = deque(maxlen=config.log_every)  # seconds of step, and of it waiting for data
     skipped_in_a_row = 0
 
@@ -154,7 +169,8 @@ def train(config: PretrainConfig, plan: TrainingPlan, cache: VolumeCache, out: P
         batches = iter(loader)
         while progress.step < config.steps:
             started = time.monotonic()
-            batch = Sample(*(tensor.to(device, non_blocking=True) for tensor in next(batches)))
+            batch = join_batches([next(batches) for _ in range(config.accumulate)])  # crops move when embedded
+            batch = Sample(batch.crops, *(tensor.to(device, non_blocking=True) for tensor in batch[1:]))
             waited = time.monotonic() - started
             lr = learning_rate(progress.step, peak=config.lr, warmup_steps=config.warmup_steps, steps=config.steps)
             for group in optimizer.param_groups:
@@ -224,14 +240,27 @@ def train(config: PretrainConfig, plan: TrainingPlan, cache: VolumeCache, out: P
     return final_verdict(progress, held_out=bool(plan.validation))
 
 
+def make_model(config: PretrainConfig, plan: TrainingPlan) -> VoCoModel:
+    """Build the model of a run."""
+    return VoCoModel(
+        plan.architecture,
+        random_crops=config.random_crops,
+        projection_size=config.projection_size,
+        crop_size=plan.crop_size if config.place_weight else None,
+    )
+
+
 def loss_arguments(config: PretrainConfig, step: int, inter_weight: float) -> dict:
     """Arguments of the model's forward pass beside the batch."""
     return {
         "dropout": (config.dropout, config.dropout_p),
-        "dropout_seed": (config.seed, step),
+        "dropout_seed": (config.seed, step) if config.gather else (config.seed, step, distributed.rank()),
         "intra_weight": config.intra_weight,
         "inter_weight": inter_weight,
         "reg_weight": config.reg_weight,
+        "place_weight": config.place_weight,
+        "chunk": config.crops_at_once,
+        "gathered": config.gather,
     }
 
 

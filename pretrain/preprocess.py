@@ -5,6 +5,7 @@ SimpleITK's (x, y, z) ends here: arrays that leave this file are (z, y, x).
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -13,6 +14,7 @@ import SimpleITK as sitk
 from nnunetv2.preprocessing.normalization import default_normalization_schemes
 
 from nnunetv2_voco.pretrain.body import find_body
+from nnunetv2_voco.pretrain.resample import linear_planes, nearest_planes
 
 AIR_HU = -1024
 HIGHEST_HU = 3071
@@ -21,7 +23,8 @@ HIGHEST_HU = 3071
 MAP_BLOCK = 8
 """Edge in voxels of the blocks in which the share of body is recorded."""
 
-HISTOGRAM_EDGES = np.arange(AIR_HU, HIGHEST_HU + 2, 4) - 0.5
+HISTOGRAM_STEP_HU = 4
+HISTOGRAM_EDGES = np.arange(AIR_HU, HIGHEST_HU + 2, HISTOGRAM_STEP_HU) - 0.5
 """Bins of 4 HU in which the body's voxels are counted."""
 
 STEPS_PER_UNIT = 1000
@@ -38,6 +41,7 @@ class Target:
         normalization: None for CT, which is stored in HU and normalised on reading; else the name of the nnU-Net
             class that normalises the whole volume before it is stored.
         use_mask_for_norm: As in plans; only used with `normalization`.
+        lossy: Largest error in HU that the cache makes, see `near_lossless.py`; 0 stores every value as it is.
         version: Changes whenever pre-processing gives another result.
     """
 
@@ -45,7 +49,8 @@ class Target:
     transpose: tuple[int, int, int] = (0, 1, 2)
     normalization: str | None = None
     use_mask_for_norm: bool = False
-    version: int = 1
+    lossy: int = 0
+    version: int = 2
 
     @property
     def hounsfield(self) -> bool:
@@ -56,6 +61,8 @@ class Target:
     def digest(self) -> str:
         """Short name of the target, equal for equal targets."""
         fields = {**asdict(self), "spacing_mm": [float(s) for s in self.spacing_mm]}  # 1 and 1.0 are equal
+        if not self.lossy:
+            del fields["lossy"]  # which caches had not that were made before it
         return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()[:12]
 
 
@@ -68,12 +75,14 @@ class PreparedVolume:
         body_map: uint8, share of body in 0…255 of each block of `MAP_BLOCK` voxels, (z, y, x).
         histogram: Counts of the body's HU in the bins of `HISTOGRAM_EDGES`; None if not in HU.
         content: Digest of the voxels before resampling: equal for two copies of one volume, in whatever format.
+        origin_mm: Where the first voxel lies in the oriented image's own frame, (x, y, z) before `Target.transpose`.
     """
 
     array: np.ndarray
     body_map: np.ndarray
     histogram: np.ndarray | None
     content: str
+    origin_mm: tuple[float, ...] = (0.0, 0.0, 0.0)
 
 
 def prepare(image: sitk.Image, target: Target) -> PreparedVolume:
@@ -95,18 +104,21 @@ def prepare(image: sitk.Image, target: Target) -> PreparedVolume:
     mask = find_body(image) if target.hounsfield else _nonzero(image)
     if not target.hounsfield:
         image, mask = _normalise(image, mask, target)
-    grid = _body_grid(mask, image, spacing_xyz=spacing_lps_zyx[::-1].tolist())
-    # interpolated as float32: into integers SimpleITK would cut decimals off instead of rounding
-    array = sitk.GetArrayFromImage(_resample(image, grid, sitk.sitkLinear, sitk.sitkFloat32))
-    body = sitk.GetArrayFromImage(_resample(mask, grid, sitk.sitkNearestNeighbor, sitk.sitkUInt8)).astype(bool)
-    if target.hounsfield:
-        array[~body] = AIR_HU
-        array = np.clip(np.rint(array), AIR_HU, HIGHEST_HU).astype(np.int16)
-    else:
-        array = np.clip(np.rint(array * STEPS_PER_UNIT), -32768, 32767).astype(np.int16)
+    grid = body_grid(mask, image, spacing_zyx=spacing_lps_zyx)
+    array, body = np.empty(grid.shape, np.int16), np.empty(grid.shape, bool)
+    values = linear_planes(sitk.GetArrayViewFromImage(image), grid.positions(image))
+    inside = nearest_planes(sitk.GetArrayViewFromImage(mask).view(bool), grid.positions(mask))
+    for array_YX, body_YX, values_YX, inside_YX in zip(array, body, values, inside, strict=True):
+        body_YX[...] = inside_YX
+        if target.hounsfield:
+            values_YX[~inside_YX] = AIR_HU
+            array_YX[...] = _whole(values_YX, AIR_HU, HIGHEST_HU)
+        else:
+            array_YX[...] = _whole(values_YX * STEPS_PER_UNIT, -32768, 32767)
     array, body = (np.ascontiguousarray(a.transpose(target.transpose)) for a in (array, body))
-    histogram = np.histogram(array[body][::7], bins=HISTOGRAM_EDGES)[0] if target.hounsfield else None
-    return PreparedVolume(array, block_means(body, MAP_BLOCK), histogram, content)
+    histogram = count_hu(array[body][::7]) if target.hounsfield else None
+    x, y, z = grid.first_mm[::-1].tolist()
+    return PreparedVolume(array, block_means(body, MAP_BLOCK), histogram, content, (x, y, z))
 
 
 def orient(image: sitk.Image) -> sitk.Image:
@@ -125,42 +137,84 @@ def block_means(mask: np.ndarray, block: int) -> np.ndarray:
     """Share of True in each block of a mask as uint8 in 0…255; blocks beyond the edge count the missing as False."""
     padded = np.pad(mask, [(0, -size % block) for size in mask.shape])
     z, y, x = (size // block for size in padded.shape)
-    means = padded.reshape(z, block, y, block, x, block).mean(axis=(1, 3, 5), dtype=np.float32)
-    return np.rint(means * 255).astype(np.uint8)
+    counts = padded.reshape(z, block, y, block, x, block).sum(axis=1, dtype=np.uint8)  # planes first: the fastest way
+    counts = counts.sum(axis=2, dtype=np.uint16).sum(axis=3, dtype=np.uint32)
+    return np.rint(counts * (255 / block**3)).astype(np.uint8)
 
 
-def _body_grid(mask: sitk.Image, image: sitk.Image, *, spacing_xyz: list[float]) -> sitk.Image:
-    """Return an empty image with the target spacing that covers the mask's bounding box within the image."""
+def count_hu(values: np.ndarray) -> np.ndarray:
+    """Count whole HU in [`AIR_HU`, `HIGHEST_HU`] in the bins of `HISTOGRAM_EDGES`."""
+    return np.bincount((values - AIR_HU) // HISTOGRAM_STEP_HU, minlength=len(HISTOGRAM_EDGES) - 1)
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Where the voxels of a cached array lie, in the frame of an image whose axes are LPS.
+
+    Attributes:
+        first_mm: Centre of the first voxel, (z, y, x).
+        spacing_mm: Distance of voxels, (z, y, x).
+        shape: Number of voxels, (z, y, x).
+    """
+
+    first_mm: np.ndarray
+    spacing_mm: np.ndarray
+    shape: tuple[int, int, int]
+
+    def positions(self, image: sitk.Image) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Where the grid's planes along z, y and x lie in an image, in its voxels."""
+        start = (self.first_mm - image.GetOrigin()[::-1]) / image.GetSpacing()[::-1]
+        step = self.spacing_mm / image.GetSpacing()[::-1]
+        z, y, x = (a + s * np.arange(n) for a, s, n in zip(start, step, self.shape, strict=True))
+        return z, y, x
+
+
+def body_grid(mask: sitk.Image, image: sitk.Image, *, spacing_zyx: np.ndarray) -> Grid:
+    """Lay a grid over the mask's bounding box within the image.
+
+    Args:
+        mask: 1 where the body is.
+        image: What will be resampled.
+        spacing_zyx: Distance of the grid's voxels in mm.
+
+    Raises:
+        ValueError: If the mask is empty.
+    """
+    box = _bounding_box(mask)
+    lower, upper = _edges_mm(mask, box[:3], box[3:])
+    image_lower, image_upper = _edges_mm(image, (0, 0, 0), image.GetSize())
+    ends = np.add(box[:3], box[3:])[::-1] == mask.GetSize()[::-1]
+    lower = np.maximum(lower, image_lower)
+    # shrinking drops what does not fill a coarse voxel, so a body that reaches the mask's end may go on beyond it
+    upper = np.where(ends, image_upper, np.minimum(upper, image_upper))
+    z, y, x = (max(1, round(n)) for n in ((upper - lower) / spacing_zyx).tolist())
+    return Grid(lower + 0.5 * spacing_zyx, spacing_zyx, (z, y, x))
+
+
+def _edges_mm(image: sitk.Image, first_xyz: Sequence[int], size_xyz: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+    """Lower and upper edges of a box of voxels, (z, y, x)."""
+    spacing = np.array(image.GetSpacing()[::-1])
+    lower = image.GetOrigin()[::-1] + spacing * (np.array(first_xyz[::-1]) - 0.5)
+    return lower, lower + spacing * size_xyz[::-1]
+
+
+def _bounding_box(mask: sitk.Image) -> tuple[int, ...]:
+    """First voxel (x, y, z), then the size, of what is not 0.
+
+    Raises:
+        ValueError: If everything is 0.
+    """
     shape = sitk.LabelShapeStatisticsImageFilter()
     shape.Execute(mask)
     if not shape.HasLabel(1):
         raise ValueError("nothing but background")
-    box = shape.GetBoundingBox(1)  # x, y, z of the first voxel, then the size
-    half = [0.5 * s for s in mask.GetSpacing()]
-    lower = [o + s * i - h for o, s, i, h in zip(mask.GetOrigin(), mask.GetSpacing(), box[:3], half, strict=True)]
-    upper = [low + s * n for low, s, n in zip(lower, mask.GetSpacing(), box[3:], strict=True)]
-    ends = [start + n == size for start, n, size in zip(box[:3], box[3:], mask.GetSize(), strict=True)]
-    image_lower = [o - 0.5 * s for o, s in zip(image.GetOrigin(), image.GetSpacing(), strict=True)]
-    image_upper = [low + s * n for low, s, n in zip(image_lower, image.GetSpacing(), image.GetSize(), strict=True)]
-    lower = [max(a, b) for a, b in zip(lower, image_lower, strict=True)]
-    # shrinking drops what does not fill a coarse voxel, so a body that reaches the mask's end may go on beyond it
-    upper = [b if end else min(a, b) for a, b, end in zip(upper, image_upper, ends, strict=True)]
-    size = [max(1, round((b - a) / s)) for a, b, s in zip(lower, upper, spacing_xyz, strict=True)]
-    grid = sitk.Image(size, sitk.sitkUInt8)
-    grid.SetSpacing(spacing_xyz)
-    grid.SetOrigin([a + 0.5 * s for a, s in zip(lower, spacing_xyz, strict=True)])
-    return grid
+    return shape.GetBoundingBox(1)
 
 
-def _resample(image: sitk.Image, grid: sitk.Image, interpolator: int, pixel_type: int) -> sitk.Image:
-    resample = sitk.ResampleImageFilter()
-    resample.SetSize(grid.GetSize())
-    resample.SetOutputSpacing(grid.GetSpacing())
-    resample.SetOutputOrigin(grid.GetOrigin())
-    resample.SetInterpolator(interpolator)
-    resample.SetOutputPixelType(pixel_type)
-    resample.UseNearestNeighborExtrapolatorOn()  # half a voxel at the rim lies beyond the outermost centres
-    return resample.Execute(image)
+def _whole(values: np.ndarray, low: int, high: int) -> np.ndarray:
+    """Round and limit, in place: a cast alone would cut decimals off."""
+    np.rint(values, out=values)
+    return np.clip(values, low, high, out=values)
 
 
 def _nonzero(image: sitk.Image) -> sitk.Image:
@@ -170,11 +224,7 @@ def _nonzero(image: sitk.Image) -> sitk.Image:
 
 def _normalise(image: sitk.Image, mask: sitk.Image, target: Target) -> tuple[sitk.Image, sitk.Image]:
     """Crop to the mask's bounding box and normalise with nnU-Net's class, as nnU-Net does; return the mask as well."""
-    shape = sitk.LabelShapeStatisticsImageFilter()
-    shape.Execute(mask)
-    if not shape.HasLabel(1):
-        raise ValueError("nothing but background")
-    box = shape.GetBoundingBox(1)  # x, y, z of the first voxel, then the size
+    box = _bounding_box(mask)
     image, mask = (sitk.RegionOfInterest(whole, box[3:], box[:3]) for whole in (image, mask))
     scheme = getattr(default_normalization_schemes, str(target.normalization))
     normaliser = scheme(use_mask_for_norm=target.use_mask_for_norm, intensityproperties={})

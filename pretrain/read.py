@@ -1,7 +1,7 @@
 """Read one volume and check it: what comes out is 3D, straight, evenly spaced and, for CT, in Hounsfield units."""
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,10 +31,12 @@ class RawVolume:
         image: 3D; int16 in HU, or float32 where Hounsfield units are not asked for; orthonormal direction cosines,
             even spacing. It carries no metadata.
         mended: What was repaired, in words.
+        resampled: Whether voxels moved by it, so that their indices are not those of the file.
     """
 
     image: sitk.Image
     mended: tuple[str, ...]
+    resampled: bool = False
 
 
 def read_volume(source: VolumeSource, *, hounsfield: bool = True) -> RawVolume:
@@ -75,7 +77,8 @@ def _read_dicom(files: tuple[Path, ...], hounsfield: bool) -> RawVolume:
         values = interpolate_slices(values, weights)
         mended += (gaps_mended,)
     axes = np.stack([row_step, column_step, per_mm * step_mm], axis=1)
-    return _straightened(values, start, axes, mended, hounsfield, "gantry tilt")
+    raw = _straightened(values, start, axes, mended, hounsfield, "gantry tilt")
+    return replace(raw, resampled=raw.resampled or bool(gaps_mended))
 
 
 def _read_file(files: tuple[Path, ...], hounsfield: bool) -> RawVolume:
@@ -113,7 +116,7 @@ def _straightened(
     image, angle = straighten(values, origin, axes, fill=fill)
     if angle:
         mended += (f"{what} of {angle:.1f}° corrected",)
-    return RawVolume(image=image, mended=mended)
+    return RawVolume(image=image, mended=mended, resampled=bool(angle))
 
 
 def _check_size(shape_zyx: tuple[int, ...], spacing_xyz: np.ndarray, hounsfield: bool) -> None:

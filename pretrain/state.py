@@ -23,7 +23,9 @@ class Progress:
         latest: The latest validation, plain numbers.
         precision: Autocast type in use.
         requested_precision: The setting it was chosen for.
-        processes: Number of processes; with another one a continued run would draw other batches.
+        processes: Number of processes.
+        accumulate: Batches that each of them took a step; with another number of both together a continued run would
+            draw other batches.
     """
 
     step: int = 0
@@ -35,6 +37,16 @@ class Progress:
     precision: str = "fp32"
     requested_precision: str = "auto"
     processes: int = 1
+    accumulate: int = 1
+
+    def goes_on_with(self, *, processes: int, accumulate: int, gather: bool) -> bool:
+        """Whether so many processes, each joining so many batches a step, draw the batches that the run drew.
+
+        Where embeddings are gathered, a step depends only on the volumes of all processes together.
+        """
+        if gather:
+            return processes * accumulate == self.processes * self.accumulate
+        return (processes, accumulate) == (self.processes, self.accumulate)
 
 
 def save_state(

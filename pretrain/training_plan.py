@@ -1,7 +1,7 @@
 """What a run trains on and with: everything that follows from settings and volumes, fixed before the first step."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,8 @@ from nnunetv2_voco.pretrain.intensity import (
     window_properties,
 )
 from nnunetv2_voco.pretrain.preprocess import Target
+from nnunetv2_voco.pretrain.weights import Grouping
+from nnunetv2_voco.scales import scaled
 
 MIN_FOR_VALIDATION = 3
 """With fewer volumes none is held out."""
@@ -102,11 +104,17 @@ def read_dataset_plans(dataset: str, *, configuration: str, plans: str) -> Datas
 def preprocessing_target(config: PretrainConfig, plans: DatasetPlans | None) -> Target:
     """Return what the volumes are brought to."""
     if plans is None:
-        return Target(spacing_mm=config.spacing)
+        return Target(spacing_mm=config.spacing, lossy=config.lossy)
     stored = None if plans.scheme == CT_SCHEME else plans.scheme
+    if stored and config.lossy:
+        raise ValueError(
+            f"lossy {config.lossy}: bounds an error in HU, but the volumes are stored normalised by {stored}; "
+            "leave it out"
+        )
     return Target(
         spacing_mm=plans.spacing_mm,
         transpose=plans.transpose,
+        lossy=config.lossy,
         normalization=stored,
         use_mask_for_norm=plans.use_mask_for_norm if stored else False,
     )
@@ -124,6 +132,9 @@ class TrainingPlan:
         scheme: Name of nnU-Net's normalisation class.
         properties: Its statistics.
         target: What the volumes were brought to.
+        groups: Names of the groups of volumes that are drawn with weights; empty without weights.
+        group_weights: How often a volume of each is drawn.
+        group_of: Index of the group of each training volume.
     """
 
     training: tuple[str, ...]
@@ -133,6 +144,14 @@ class TrainingPlan:
     scheme: str
     properties: dict[str, float]
     target: Target
+    groups: tuple[str, ...] = ()
+    group_weights: tuple[float, ...] = ()
+    group_of: tuple[int, ...] = ()
+
+    @property
+    def volume_weights(self) -> list[float] | None:
+        """How often each training volume is drawn, relative to the others; None if alike."""
+        return [self.group_weights[i] for i in self.group_of] if self.groups else None
 
     @property
     def intensity(self) -> Intensity:
@@ -153,6 +172,7 @@ class TrainingPlan:
             random_crops=config.random_crops,
             min_body_crop=config.min_body_crop,
             min_body_base=config.min_body_base,
+            spacing_mm=self.target.spacing_mm,
         )
 
     def save(self, path: Path) -> None:
@@ -187,14 +207,30 @@ def check_network(config: PretrainConfig, plans: DatasetPlans | None) -> None:
 
 
 def make_training_plan(
-    config: PretrainConfig, records: Sequence[Record], *, target: Target, plans: DatasetPlans | None
+    config: PretrainConfig,
+    records: Sequence[Record],
+    *,
+    target: Target,
+    plans: DatasetPlans | None,
+    grouping: Grouping | None = None,
+    histograms: Callable[[Sequence[str]], Iterable[np.ndarray]] | None = None,
 ) -> TrainingPlan:
-    """Split the volumes, settle network, crop size and normalisation.
+    """Split the volumes, settle network, crop size, normalisation and weights.
+
+    Args:
+        config: Settings.
+        records: The volumes.
+        target: What they were brought to.
+        plans: Of the nnU-Net dataset, if there is one.
+        grouping: Volumes by weight, if any are given.
+        histograms: Gives the histograms of the body for some keys, in their order; those of the records if None.
 
     Raises:
         ValueError: If settings do not fit each other, for example a crop size that the network cannot take.
     """
     training, validation = split_volumes(records, fraction=config.val_fraction, seed=config.seed)
+    if grouping is not None and not any(grouping.weights[grouping.group_of[key]] for key in training):
+        raise ValueError(f"weights {config.weights!r}: all training volumes have weight 0; give some a positive one")
     median_shape = np.median([record.shape for record in records], axis=0)
     architecture = choose_architecture(config, plans, median_shape=median_shape, volumes=len(records))
     if config.crop_size is not None:
@@ -215,9 +251,8 @@ def make_training_plan(
         properties = plans.properties
     else:
         by_key = {record.key: record for record in records}
-        histograms = [by_key[key].histogram for key in training]
-        known = [h for h in histograms if h is not None]  # none in a dry run, which reads no body voxels
-        properties = body_properties(known) if known else {}
+        in_records = (by_key[key].histogram for key in training)  # none in a dry run, which reads no body voxels
+        properties = body_properties(histograms(training) if histograms else (h for h in in_records if h is not None))
     return TrainingPlan(
         training=training,
         validation=validation,
@@ -226,6 +261,9 @@ def make_training_plan(
         scheme=scheme,
         properties=properties,
         target=target,
+        groups=() if grouping is None else grouping.groups,
+        group_weights=() if grouping is None else grouping.weights,
+        group_of=() if grouping is None else tuple(grouping.group_of[key] for key in training),
     )
 
 
@@ -253,11 +291,15 @@ def split_volumes(records: Sequence[Record], *, fraction: float, seed: int) -> t
 def choose_architecture(
     config: PretrainConfig, plans: DatasetPlans | None, *, median_shape: np.ndarray, volumes: int
 ) -> Architecture:
-    """Return the plans' network, nnU-Net's preset or its plain network, with `features` applied."""
+    """Return the plans' network, nnU-Net's preset or its plain network, with `features`, then `scale` applied.
+
+    Raises:
+        ValueError: If the plans' network is residual and a scale is asked for.
+    """
     if plans is not None:
         architecture = plans.architecture
     elif config.arch == "plain":
-        return plain_architecture(config.features or PLAIN_FEATURES)
+        architecture = plain_architecture(config.features or PLAIN_FEATURES)
     else:
         from nnunetv2_voco.presets import preset_architecture
 
@@ -267,7 +309,9 @@ def choose_architecture(
             median_shape=[int(n) for n in median_shape],
             number_of_volumes=volumes,
         )
-    return architecture if config.features is None else architecture.with_features(config.features)
+    if config.features is not None:
+        architecture = architecture.with_features(config.features)
+    return architecture if config.scale is None else scaled(architecture, config.scale)
 
 
 def crop_size_for_patch(

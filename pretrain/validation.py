@@ -12,12 +12,13 @@ import torch.nn.functional as F
 from batchgeneratorsv2.transforms.base.basic_transform import BasicTransform
 from torch import Tensor
 
+from nnunetv2_voco.features import pooled_embedding
 from nnunetv2_voco.pretrain.cache import Record, VolumeCache
 from nnunetv2_voco.pretrain.crops import region_size
 from nnunetv2_voco.pretrain.dataset import CropPlan, Sample, layout_in_region, make_sample
 from nnunetv2_voco.pretrain.intensity import Intensity
 from nnunetv2_voco.pretrain.loss import best_constant_loss, intra_volume_loss, similarity
-from nnunetv2_voco.pretrain.model import VoCoModel, pooled_embedding
+from nnunetv2_voco.pretrain.model import VoCoModel
 
 REGIONS = 48
 """Regions that are looked at, spread over the volumes."""
@@ -75,6 +76,8 @@ class Validator:
         intensity: Normalisation.
         transform: Augmentation for the augmented accuracy.
         seed: The run's seed.
+        volumes_per_batch: Volumes of a training step. Regions pass the projectors in batches of as many, for their
+            norms see other statistics in larger ones, and the loss would be another than in training.
     """
 
     def __init__(
@@ -86,8 +89,10 @@ class Validator:
         intensity: Intensity,
         transform: BasicTransform,
         seed: int,
+        volumes_per_batch: int,
     ) -> None:
         self.cache, self.intensity, self.transform, self.seed = cache, intensity, transform, seed
+        self.volumes_per_batch = volumes_per_batch
         self.records = list(records)[:REGIONS]
         self.plan = CropPlan(
             grid=plan.grid,
@@ -95,6 +100,7 @@ class Validator:
             random_crops=CROPS_PER_REGION,
             min_body_crop=max(plan.min_body_crop, 0.2),
             min_body_base=max(plan.min_body_base, 0.05),
+            spacing_mm=plan.spacing_mm,
         )
         self.regions_per_volume = -(-REGIONS // len(self.records))
 
@@ -108,15 +114,15 @@ class Validator:
         """
         plain_VRKE, overlaps, valid = self._embed(model, device, autocast, augmented=False)
         augmented_VRKE, _, _ = self._embed(model, device, autocast, augmented=True)
-        student = _projections(model.student, plain_VRKE)
-        teacher = _projections(model.teacher, plain_VRKE)
+        student = self._project(model.student, plain_VRKE)
+        teacher = self._project(model.teacher, plain_VRKE)
         overlaps_NTB, valid_NB = overlaps.flatten(0, 1), valid.flatten(0, 1)
         t = CROPS_PER_REGION
         crops, bases = student.flatten(0, 1)[:, :t], teacher.flatten(0, 1)[:, t:]
         similarity_NTB = similarity(crops, bases)
         right = _right(similarity_NTB, overlaps_NTB, valid_NB)
-        augmented = _projections(model.student, augmented_VRKE).flatten(0, 1)
-        augmented_teacher = _projections(model.teacher, augmented_VRKE).flatten(0, 1)
+        augmented = self._project(model.student, augmented_VRKE).flatten(0, 1)
+        augmented_teacher = self._project(model.teacher, augmented_VRKE).flatten(0, 1)
         right_augmented = _right(similarity(augmented[:, :t], augmented_teacher[:, t:]), overlaps_NTB, valid_NB)
         across = None
         if len(self.records) > 1:
@@ -144,8 +150,8 @@ class Validator:
     def predict(self, model: VoCoModel, device: torch.device, autocast: Callable[[], torch.autocast]) -> np.ndarray:
         """Similarities of crops to their region's bases, (R, T, B), in the order of `samples`."""
         embeddings_VRKE, _, _ = self._embed(model, device, autocast, augmented=False)
-        crops = _projections(model.student, embeddings_VRKE).flatten(0, 1)[:, :CROPS_PER_REGION]
-        bases = _projections(model.teacher, embeddings_VRKE).flatten(0, 1)[:, CROPS_PER_REGION:]
+        crops = self._project(model.student, embeddings_VRKE).flatten(0, 1)[:, :CROPS_PER_REGION]
+        bases = self._project(model.teacher, embeddings_VRKE).flatten(0, 1)[:, CROPS_PER_REGION:]
         return similarity(crops, bases).numpy()
 
     def samples(self, *, augmented: bool) -> Iterator[tuple[int, int, np.ndarray, Sample]]:
@@ -191,12 +197,21 @@ class Validator:
             torch.stack(valid).unflatten(0, shape),
         )
 
+    @torch.no_grad()
+    def _project(self, projector: torch.nn.Module, embeddings_VRKE: Tensor) -> Tensor:
+        """Project in the same batches every time, each of regions of different volumes as far as there are such.
 
-@torch.no_grad()
-def _projections(projector: torch.nn.Module, embeddings_VRKE: Tensor) -> Tensor:
-    """Project all crops at once, so that the projector's norms see the same batch every time."""
-    v, r, k, _ = embeddings_VRKE.shape
-    return projector(embeddings_VRKE.flatten(0, 2)).unflatten(0, (v, r, k)).float().cpu()
+        A last batch that is not full is filled up with regions of the one before, which are projected once more.
+        """
+        v, r, k, _ = embeddings_VRKE.shape
+        regions_RVKE = embeddings_VRKE.transpose(0, 1).flatten(0, 1)
+        size = min(self.volumes_per_batch, v * r)
+        projected: list[Tensor] = []
+        for start in range(0, v * r, size):
+            first = min(start, v * r - size)
+            batch = projector(regions_RVKE[first : first + size].flatten(0, 1)).unflatten(0, (size, k))
+            projected.append(batch[start - first :])
+        return torch.cat(projected).unflatten(0, (r, v)).transpose(0, 1).float().cpu()
 
 
 def _right(similarity_NTB: Tensor, overlaps_NTB: Tensor, valid_NB: Tensor) -> Tensor:

@@ -13,8 +13,16 @@ FOLDERS = {
     "nnunetv2_voco.pretrain": "pretrain",
     "nnunetv2_voco.trainers": "trainers",
     "nnunetv2_voco.evaluation": "evaluation",
+    "nnunetv2_voco.embedding": "embedding",
+    "nnunetv2_voco.labelling": "labelling",
 }
-ROOMS_SEEN = {"pretrain": set(), "trainers": set(), "evaluation": set()}
+ROOMS_SEEN = {
+    "pretrain": set(),
+    "trainers": set(),
+    "evaluation": set(),
+    "embedding": {"pretrain"},
+    "labelling": {"pretrain"},
+}
 """Which other rooms each room may import, beside the middle one."""
 
 

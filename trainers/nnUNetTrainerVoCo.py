@@ -11,9 +11,10 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
 from nnunetv2_voco.atomic import write_atomically, write_json
 from nnunetv2_voco.foreign import local_file
-from nnunetv2_voco.source import digest, weight_source
+from nnunetv2_voco.report import TransferReport
+from nnunetv2_voco.source import WeightSource, digest, weight_source
 from nnunetv2_voco.trainers.experiment import Experiment, seed_everything
-from nnunetv2_voco.transfer import MINIMUM_SHARE, load_encoder
+from nnunetv2_voco.transfer import MINIMUM_SHARE, Pretrained, load_encoder
 
 TRANSFER_FILE = "voco_transfer.json"
 """File beside nnU-Net's logs: the weights that a training started from and the account of their transfer."""
@@ -36,12 +37,15 @@ class nnUNetTrainerVoCo(nnUNetTrainer):
         peak_lr: Highest learning rate.
         minimum_share: Share of the encoder's parameters that must come from the checkpoint.
         from_scratch: Whether to load no weights at all.
+        saved_trainer_name: The trainer that models name, which nnU-Net looks up to predict: its own, as the networks
+            are its own, so that an nnU-Net without this package can predict. None stands for this class.
     """
 
     length_epochs = 1000
     peak_lr = 1e-2
     minimum_share = MINIMUM_SHARE
     from_scratch = False
+    saved_trainer_name: str | None = nnUNetTrainer.__name__
 
     def __init__(
         self,
@@ -111,7 +115,16 @@ class nnUNetTrainerVoCo(nnUNetTrainer):
         checkpoint = source.open()
         if not self.was_initialized:
             self.initialize()
-        report = load_encoder(
+        report = self.transfer(checkpoint, source)
+        if self.local_rank == 0:
+            self.print_to_log_file(f"{source.checkpoint}\n{report}", add_timestamp=False)
+            sha256 = source.sha256 or digest(local_file(source.checkpoint))
+            record = {**source.to_plans(), "sha256": sha256, "transfer": report.to_json()}
+            write_json(Path(self.output_folder) / TRANSFER_FILE, record)
+
+    def transfer(self, checkpoint: Pretrained, source: WeightSource) -> TransferReport:
+        """Fill the network from the checkpoint, as `source` says."""
+        return load_encoder(
             self.network,
             checkpoint,
             num_label_channels=len(self.label_manager.foreground_labels) if self.is_cascaded else 0,
@@ -119,14 +132,9 @@ class nnUNetTrainerVoCo(nnUNetTrainer):
             across_families=source.across_families,
             minimum_share=0 if source.insist else self.minimum_share,
         )
-        if self.local_rank == 0:
-            self.print_to_log_file(f"{source.checkpoint}\n{report}", add_timestamp=False)
-            sha256 = source.sha256 or digest(local_file(source.checkpoint))
-            record = {**source.to_plans(), "sha256": sha256, "transfer": report.to_json()}
-            write_json(Path(self.output_folder) / TRANSFER_FILE, record)
 
     def save_checkpoint(self, filename: str) -> None:
-        """Save so that an nnU-Net without this package can predict: under the stock trainer's name, ours beside it."""
+        """Save under the name of `saved_trainer_name`, with ours and the account of the transfer beside it."""
         buffer = io.BytesIO()
         super().save_checkpoint(buffer)
         if buffer.tell() == 0:  # another rank saves, or checkpointing is disabled
@@ -134,7 +142,7 @@ class nnUNetTrainerVoCo(nnUNetTrainer):
         buffer.seek(0)
         checkpoint = torch.load(buffer, map_location="cpu", weights_only=False)  # what was written a moment ago
         checkpoint[CHECKPOINT_KEY] = {"trainer_name": checkpoint["trainer_name"], **self._transfer_record()}
-        checkpoint["trainer_name"] = nnUNetTrainer.__name__
+        checkpoint["trainer_name"] = self.saved_trainer_name or type(self).__name__
         write_atomically(filename, lambda temporary: torch.save(checkpoint, temporary))
 
     def _seed(self, *numbers: int) -> None:

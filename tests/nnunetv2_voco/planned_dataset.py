@@ -58,6 +58,16 @@ def plans(architecture: Architecture | None = None) -> dict[str, Any]:
         "normalization_schemes": ["CTNormalization"],
         "use_mask_for_norm": [False],
         "batch_dice": False,
+        **{f"resampling_fn_{what}": "resample_data_or_seg_to_shape" for what in ("data", "seg", "probabilities")},
+        **{
+            f"resampling_fn_{what}_kwargs": {
+                "is_seg": what == "seg",
+                "order": 1,
+                "order_z": 0,
+                "force_separate_z": None,
+            }
+            for what in ("data", "seg", "probabilities")
+        },
         "architecture": network.to_plans(),
     }
     return {
@@ -81,24 +91,33 @@ def write_plans(preprocessed: Path, content: dict[str, Any]) -> None:
     (preprocessed / f"{content['plans_name']}.json").write_text(json.dumps(content))
 
 
-def write_cases(preprocessed: Path, count: int = 5) -> None:
-    """Pre-processed cases: noise around a bright cube, in which a brighter one."""
+def write_cases(
+    preprocessed: Path, count: int = 5, *, channels: int = 1, annotated: tuple[int, ...] | None = None
+) -> None:
+    """Pre-processed cases: noise around a bright cube, in which a brighter one, in each channel.
+
+    `annotated` is nnU-Net's name for the voxels whose label is not the ignore label.
+    """
     rng = np.random.default_rng(1)
     folder = preprocessed / "nnUNetPlans_3d_fullres"
-    folder.mkdir()
+    folder.mkdir(exist_ok=True)
+    for file in folder.iterdir():
+        file.unlink()
     for index in range(count):
         seg = np.zeros((1, 20, 20, 20), np.int8)
         seg[:, 4:14, 4:14, 4:14] = 1
         seg[:, 6:10, 6:10, 6:10] = 2
-        data = (seg + rng.normal(0, 0.1, seg.shape)).astype(np.float32)
-        locations = {label: np.argwhere(seg == label) for label in (1, 2)}
+        data = (seg + rng.normal(0, 0.1, (channels, *seg.shape[1:]))).astype(np.float32)
+        locations: dict[Any, np.ndarray] = {label: np.argwhere(seg == label) for label in (1, 2)}
+        if annotated is not None:
+            locations[annotated] = np.argwhere(np.isin(seg, annotated))
         nnUNetDatasetBlosc2.save_case(
             data,
             seg,
             {"class_locations": locations},
             str(folder / f"case_{index}"),
-            chunks=seg.shape,
-            blocks=seg.shape,
+            chunks=data.shape,
+            blocks=data.shape,
             chunks_seg=seg.shape,
             blocks_seg=seg.shape,
         )

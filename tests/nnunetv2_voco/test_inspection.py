@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from nnunetv2_voco.encoder import build_network, plain_architecture
-from nnunetv2_voco.inspection import main
+from nnunetv2_voco.inspection import ARCHITECTURES, main
+from nnunetv2_voco.presets import PLANNERS
 from tests.nnunetv2_voco.planned_dataset import FEATURES, write_checkpoint
 
 
@@ -45,3 +46,42 @@ def test_too_small_a_share_is_said(preprocessed: Path, tmp_path: Path, capsys: p
 def test_missing_file_is_named() -> None:
     with pytest.raises(SystemExit, match=r"voco_inspect: nowhere.pth: no such file"):
         main(["nowhere.pth"])
+
+
+def test_cost_of_a_named_network_is_shown_before_training(capsys: pytest.CaptureFixture) -> None:
+    main(["--arch", "plain", "--scale", "L", "--crop-size", "32,64,64"])
+    output = capsys.readouterr().out
+    assert "48, 96, 192, 384, 480, 480" in output
+    assert "for a crop of 32×64×64" in output
+    assert "49.3 M" in output
+
+
+def test_cost_of_a_planned_network_is_shown(preprocessed: Path, capsys: pytest.CaptureFixture) -> None:
+    main(["-d", "999", "--crop-size", "16"])
+    assert "4, 8, 8" in capsys.readouterr().out
+
+
+def test_named_networks_are_those_of_pretraining() -> None:
+    assert ("plain", *PLANNERS) == ARCHITECTURES
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "name a checkpoint, or a network"),
+        (["--arch", "plain", "-d", "3"], "either --arch or -d"),
+        (["--arch", "plain", "--crop-size", "64,x"], "--crop-size 64,x"),
+        (["--arch", "plain", "--crop-size", "0"], "--crop-size 0"),
+    ],
+)
+def test_questions_without_an_answer_are_refused(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture
+) -> None:
+    with pytest.raises(SystemExit):
+        main(arguments)
+    assert message in capsys.readouterr().err
+
+
+def test_crop_that_does_not_pass_is_one_line() -> None:
+    with pytest.raises(SystemExit, match="voco_inspect: crop size .* must be a multiple"):
+        main(["--arch", "plain", "--crop-size", "40"])

@@ -3,6 +3,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
 
 from nnunetv2_voco.checkpoint import load_checkpoint
 from nnunetv2_voco.encoder import Architecture, build_network, plain_architecture, residual_architecture
@@ -13,10 +14,16 @@ ARCHITECTURES = [plain_architecture((4, 8, 8)), residual_architecture((4, 8, 8),
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
+# nnU-Net looks for a class named without its module, as nnssl names it, and warns
+@pytest.mark.filterwarnings("ignore:.*Network class .* not found:UserWarning")
 def test_file_has_what_nnunets_own_fine_tuning_reads(architecture: Architecture, tmp_path: Path) -> None:
     content = torch.load(write_checkpoint(tmp_path / "voco.pth", architecture), weights_only=True)
     plan = content["nnssl_adaptation_plan"]
-    network = build_network(architecture, num_input_channels=1)
+    block = plan["architecture_plans"]
+    network = get_network_from_plans(
+        block["arch_class_name"], block["arch_kwargs"], block["arch_kwargs_requiring_import"], 1, 2
+    )
+    assert (network.key_to_encoder, network.key_to_stem) == (plan["key_to_encoder"], plan["key_to_stem"])
     for part in ("key_to_encoder", "key_to_stem"):
         state = {
             name.removeprefix(f"{plan[part]}."): tensor
@@ -32,7 +39,6 @@ def test_file_has_what_nnunets_own_fine_tuning_reads(architecture: Architecture,
     assert plan["recommended_downstream_patchsize"] == [16, 48, 48]
     assert plan["architecture_kwargs"]["kernel_sizes"] == [[3, 3, 3]] * 3
     assert plan["key_to_lpe"] is None
-    block = plan["architecture_plans"]
     assert block["arch_class_name"] in ("PlainConvUNet", "ResidualEncoderUNet")
     assert block["arch_kwargs_requiring_import"] == ["conv_op", "norm_op", "dropout_op", "nonlin"]
     for citation in content["citations"]:

@@ -21,6 +21,20 @@ def test_plans_differ_in_name_and_weights_alone(preprocessed: Path, checkpoint: 
     assert (source["decoder"], source["across_families"], source["insist"]) == (False, False, False)
 
 
+def test_scale_changes_the_3d_networks_alone(preprocessed: Path, checkpoint: Path) -> None:
+    main(["-d", "999", "-pc", str(checkpoint), "-n", "large", "--scale", "L", "--insist"])
+    written = json.loads((preprocessed / "nnUNetPlans_VoCo_large.json").read_text())["configurations"]
+    assert written["2d"] == plans()["configurations"]["2d"]
+    assert written["3d_fullres"]["architecture"] == plain_architecture((6, 12, 12)).to_plans() | {
+        "arch_kwargs": plain_architecture((6, 12, 12)).arch_kwargs
+        | {"n_conv_per_stage": [3] * 3, "n_conv_per_stage_decoder": [3] * 2}
+    }
+    others = [
+        settings | {"architecture": {}} for settings in (written["3d_fullres"], plans()["configurations"]["3d_fullres"])
+    ]
+    assert others[0] == others[1]
+
+
 def test_nnunet_reads_the_plans_and_finds_the_same_data(preprocessed: Path, checkpoint: Path) -> None:
     main(["-d", "999", "-pc", str(checkpoint), "-n", "mine"])
     manager = PlansManager(str(preprocessed / "nnUNetPlans_VoCo_mine.json"))
@@ -73,11 +87,15 @@ def test_what_is_missing_is_named(change: dict[str, str], message: str, preproce
         main([word for pair in arguments.items() for word in pair])
 
 
-def test_weights_that_fit_nowhere_are_refused_unless_insisted(preprocessed: Path, checkpoint: Path) -> None:
+def test_weights_that_fit_nowhere_are_refused_unless_insisted(
+    preprocessed: Path, checkpoint: Path, capsys: pytest.CaptureFixture
+) -> None:
     write_checkpoint(checkpoint, plain_architecture((1, 2, 2)))
     arguments = ["-d", "999", "-pc", str(checkpoint), "-n", "mine"]
-    with pytest.raises(SystemExit, match="the weights fit no 3D configuration"):
+    with pytest.raises(SystemExit, match="the weights fit no 3D configuration") as refusal:
         main(arguments)
+    assert "stage 0" not in str(refusal.value)  # the accounts are printed above, once
+    assert capsys.readouterr().out.count("stage 0 ") == 3
     main([*arguments, "--insist"])
     assert json.loads((preprocessed / "nnUNetPlans_VoCo_mine.json").read_text())["nnunetv2_voco"]["insist"]
 

@@ -148,6 +148,30 @@ def test_empty_folder_is_an_error_that_leaves_out_free_for_another_try(tmp_path:
         assert "at least 2" in refusal(tmp_path / "ct", "-o", tmp_path / "out", "-np", "1")
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("CT", "-o", "OUT", "--gpu", "h100"), "--dry-run"),
+        (("--dry-run",), "-o is missing"),
+        (("--dry-run", "--volumes", "0"), "positive"),
+        (("--dry-run", "--volumes", "9", "--gpu", "gtx"), "rtx4090"),
+        (("--dry-run", "--volumes", "9", "--gpu", "0xh100"), "8xh100"),
+    ],
+)
+def test_estimate_that_cannot_be_is_refused(words, said):
+    assert said in refusal(*words)
+
+
+def test_estimate_without_volumes_writes_nothing(tmp_path: Path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    cli.main(["--dry-run", "--volumes", "160000", "--gpu", "8xh100", "--steps", "2000000"])
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "cache of 160000 volumes" in printed
+    assert "8 × h100" in printed
+    assert "2000000 steps" in printed
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_dataset_without_nnunet_folders_is_refused(tmp_path: Path, monkeypatch):
     monkeypatch.delenv("nnUNet_preprocessed", raising=False)
     assert "nnUNet_preprocessed" in refusal(tmp_path, "-o", tmp_path / "out", "-d", "3")

@@ -27,6 +27,7 @@ BAD = [
     ("window", (1.0,), "2 numbers"),
     ("window", (250.0, -175.0), "below"),
     ("window", (0.0, float("nan")), "below"),
+    ("scale", "XL", "must be one of S, B, L, H"),
     ("random_crops", 0, "positive"),
     ("batch_size", 0, "positive"),
     ("steps", 0, "positive"),
@@ -103,3 +104,8 @@ def test_fields_that_do_not_change_the_result_may_differ():
 @pytest.mark.parametrize(("ramp", "expected"), [(None, 500), (0, 0), (7, 7)])
 def test_ramp_lasts_as_long_as_the_run_unless_set(ramp, expected):
     assert replace(PretrainConfig(steps=500), inter_ramp=ramp).ramp_steps == expected
+
+
+def test_scale_is_for_the_plain_network():
+    with pytest.raises(ValueError, match="resenc-l names its size itself"):
+        PretrainConfig(arch="resenc-l", scale="L")

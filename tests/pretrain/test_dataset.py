@@ -10,9 +10,9 @@ from nnunetv2_voco.pretrain.dataset import (
     draw_layout,
     make_loader,
     make_sample,
-    volume_of_sample,
 )
 from nnunetv2_voco.pretrain.intensity import ct_intensity, window_properties
+from nnunetv2_voco.pretrain.volume_order import VolumeOrder
 from tests.pretrain.volumes import filled_cache, prepared_volume
 
 PLAN = CropPlan(grid=(1, 2, 3), size_vox=(8, 16, 16), random_crops=3, min_body_crop=0.2, min_body_base=0.05)
@@ -132,7 +132,7 @@ def test_workers_do_not_change_the_batches(dataset, workers):
 
 @pytest.mark.parametrize("volumes", [1, 2, 5, 13])
 def test_every_volume_comes_once_in_each_pass(volumes):
-    passes = [[volume_of_sample(p * volumes + i, volumes, 7) for i in range(volumes)] for p in range(6)]
+    passes = [[VolumeOrder(volumes, 7)[p * volumes + i] for i in range(volumes)] for p in range(6)]
     assert all(sorted(one) == list(range(volumes)) for one in passes)
     if volumes >= 5:
         assert len({tuple(one) for one in passes}) > 1

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from nnunetv2_voco.encoder import embedding_size, plain_architecture
-from nnunetv2_voco.pretrain.model import VoCoModel, dropout_mask, pooled_embedding, projector, update_momentum
+from nnunetv2_voco.features import pooled_embedding
+from nnunetv2_voco.pretrain.model import VoCoModel, dropout_mask, projector, update_momentum
 from tests.pretrain.tiny_run import ARCHITECTURE, LOSS, make_model, random_batch
 
 
@@ -24,9 +25,11 @@ def test_embedding_is_the_mean_of_every_stage():
 
 
 def test_model_embeds_every_crop_of_every_volume():
-    model, (crops, _, _) = make_model(), random_batch(volumes=3)
-    assert model.embed(crops).shape == (3, 11, embedding_size(ARCHITECTURE))
-    torch.testing.assert_close(model.embed(crops)[1, 4], pooled_embedding(model.encoder(crops[1, 4:5]))[0])
+    model, (crops, *_) = make_model(), random_batch(volumes=3)
+    embeddings, predictions = model.embed(crops)
+    assert embeddings.shape == (3, 11, embedding_size(ARCHITECTURE))
+    assert predictions.shape == (3, 11, model.place_heads.size)
+    torch.testing.assert_close(embeddings[1, 4], pooled_embedding(model.encoder(crops[1, 4:5]))[0])
 
 
 def test_teacher_moves_by_the_moving_average():
@@ -100,4 +103,5 @@ def test_single_volume_has_no_inter_volume_loss_but_trains():
 def test_layered_grid_and_more_random_crops_are_accepted():
     model = VoCoModel(ARCHITECTURE, random_crops=4, projection_size=8)
     crops, overlaps = torch.randn(2, 12, 1, 8, 8, 8), torch.rand(2, 4, 8).softmax(-1)
-    assert torch.isfinite(model(crops, overlaps, torch.ones(2, 8, dtype=torch.bool), **LOSS).total)
+    valid, places = torch.ones(2, 8, dtype=torch.bool), torch.rand(2, 12, 2, 3)
+    assert torch.isfinite(model(crops, overlaps, valid, places, **LOSS).total)

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from nnunetv2_voco.encoder import check_input_size, plain_architecture
+from nnunetv2_voco.encoder import check_input_size, plain_architecture, residual_architecture
 from nnunetv2_voco.pretrain.cache import Record
 from nnunetv2_voco.pretrain.config import PretrainConfig
 from nnunetv2_voco.pretrain.preprocess import HISTOGRAM_EDGES, Target
@@ -161,6 +161,17 @@ def test_other_modalities_are_stored_normalised():
 def test_features_must_fit_the_plans_network():
     with pytest.raises(ValueError, match="3 counts were given, the network has 4 stages"):
         choose_architecture(PretrainConfig(features=(4, 8, 8)), dataset_plans(), median_shape=np.ones(3), volumes=2)
+
+
+def test_scale_applies_to_the_plain_network_and_to_planned_ones_after_the_features():
+    def features(plans, **settings):
+        return choose_architecture(PretrainConfig(**settings), plans, median_shape=np.ones(3), volumes=2).features
+
+    assert features(None, scale="H") == (64, 128, 256, 512, 640, 640)
+    assert features(None, scale="L", features=(8, 16)) == (12, 24)
+    assert features(dataset_plans(), scale="S") == (2, 4, 4, 4)
+    with pytest.raises(ValueError, match="this one is residual"):
+        features(dataset_plans(architecture=residual_architecture((4, 8), (1, 1))), scale="L")
 
 
 def test_crop_size_must_fit_the_network():

@@ -13,6 +13,7 @@ from nnunetv2_voco.pretrain.intensity import stored_intensity
 from nnunetv2_voco.pretrain.precision import autocast_context
 from nnunetv2_voco.pretrain.validation import (
     CROPS_PER_REGION,
+    REGIONS,
     Validation,
     Validator,
     gain_is_significant,
@@ -80,7 +81,7 @@ def random_directions(y: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
     return torch.randn(len(y), 64, generator=torch.Generator().manual_seed(int(y.sum() * 100 + x.sum())))
 
 
-def make_validator(volumes: int = 2, seed: int = 0) -> Validator:
+def make_validator(volumes: int = 2, seed: int = 0, volumes_per_batch: int = 4) -> Validator:
     cache = Cache(volumes)
     return Validator(
         cache,
@@ -89,6 +90,7 @@ def make_validator(volumes: int = 2, seed: int = 0) -> Validator:
         intensity=stored_intensity("NoNormalization"),
         transform=crop_transforms(shift_amplitude=0.0, isotropic_plane=True),
         seed=seed,
+        volumes_per_batch=volumes_per_batch,
     )
 
 
@@ -109,6 +111,31 @@ def test_embedding_that_knows_the_place_is_always_right(perfect: Validation):
 
 def test_embedding_that_knows_the_place_is_right_across_volumes_too(perfect: Validation):
     assert perfect.accuracy_across == pytest.approx(perfect.accuracy, abs=0.15)
+
+
+class Rows(nn.Module):
+    """Hands embeddings on and notes how many came at once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[int] = []
+
+    def forward(self, embeddings: torch.Tensor) -> torch.Tensor:
+        self.seen.append(len(embeddings))
+        return embeddings
+
+
+@pytest.mark.parametrize("volumes_per_batch", [1, 3, 5, 1000])
+def test_projectors_see_as_many_volumes_at_once_as_in_training_and_each_region_counts_once(
+    volumes_per_batch: int, perfect: Validation
+):
+    model = Model(bumps)
+    model.student = Rows()
+    validator = make_validator(volumes_per_batch=volumes_per_batch)
+    figures, _ = validator.measure(model, CPU, lambda: autocast_context("fp32", CPU))
+    crops_of_a_region = CROPS_PER_REGION + 9
+    assert set(model.student.seen) == {min(volumes_per_batch, REGIONS) * crops_of_a_region}
+    assert figures == perfect  # this projector has no batch statistics, so the order in which it works is no matter
 
 
 def test_constant_embedding_is_as_good_as_a_blind_guess():

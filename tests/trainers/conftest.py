@@ -27,13 +27,15 @@ def start(monkeypatch: pytest.MonkeyPatch) -> Callable[..., nnUNetTrainer]:
     """As nnUNetv2_train does, but with two steps an epoch unless the plans say how many."""
     monkeypatch.setenv("nnUNet_extTrainer", discovery_folder())
 
-    def start(name: str = "nnUNetTrainerVoCo", *, c: bool = False, configuration: str = "3d_fullres") -> nnUNetTrainer:
+    def start(
+        name: str = "nnUNetTrainerVoCo", *, c: bool = False, val: bool = False, configuration: str = "3d_fullres"
+    ) -> nnUNetTrainer:
         torch.manual_seed(0)
         trainer = get_trainer_from_args(NAME, configuration, 0, name, "nnUNetPlans", c, torch.device("cpu"))
         if trainer.num_iterations_per_epoch == 250:  # nnU-Net's own
             trainer.num_iterations_per_epoch, trainer.num_val_iterations_per_epoch = 2, 1
         monkeypatch.setattr(trainer.logger, "plot_progress_png", lambda folder: None)  # takes longer than an epoch
-        maybe_load_checkpoint(trainer, c, False)
+        maybe_load_checkpoint(trainer, c, val)
         return trainer
 
     return start

@@ -107,3 +107,7 @@ def test_three_commands_lead_from_weights_to_predictions_that_need_no_plugin(pro
     output = run("nnunetv2.run.run_training", "run_training_entry", *train, "--c", "--npz", folder=project)
     assert "come from the checkpoint" not in output
     assert list((results / "fold_0" / "validation").glob("*.npz"))
+
+    output = run("nnunetv2.run.run_training", "run_training_entry", *train, "--val", folder=project)
+    assert "come from the checkpoint" not in output
+    assert "Mean Validation Dice" in output

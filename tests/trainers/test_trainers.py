@@ -26,6 +26,7 @@ pytestmark = [
 ]
 
 NAMES = voco_trainers.__all__
+STOCK_NETWORKS = [name for name in NAMES if "Swin" not in name]
 
 
 def weights_of(path: Path) -> dict[str, torch.Tensor]:
@@ -40,16 +41,22 @@ def test_nnunet_finds_each_trainer_as_the_packaged_class(name: str, monkeypatch:
     assert found.__module__.startswith("nnunetv2_voco.trainers.")
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", STOCK_NETWORKS)
 def test_networks_are_the_stock_ones(name: str) -> None:
     assert getattr(voco_trainers, name).build_network_architecture is nnUNetTrainer.build_network_architecture
 
 
+@pytest.mark.parametrize("name", STOCK_NETWORKS)
+def test_models_with_stock_networks_name_the_stock_trainer(name: str) -> None:
+    assert getattr(voco_trainers, name).saved_trainer_name == "nnUNetTrainer"
+
+
 def test_every_schedule_comes_in_three_lengths() -> None:
     lengths = {name: getattr(voco_trainers, name).length_epochs for name in NAMES}
-    for family in ("", "_warmup", "_sawtooth", "_frozen"):
+    for family in ("", "_warmup", "_sawtooth", "_frozen", "_adamw", "_nomirroring"):
         assert [lengths[f"nnUNetTrainerVoCo{family}{suffix}"] for suffix in ("", "_150ep", "_5ep")] == [1000, 150, 5]
-    assert [lengths[f"nnUNetTrainerVoCoScratch{suffix}"] for suffix in ("", "_150ep", "_5ep")] == [1000, 150, 5]
+    for family in ("Scratch", *(f"Swin{kind}_{size}" for kind in ("", "Scratch") for size in "BLH")):
+        assert [lengths[f"nnUNetTrainerVoCo{family}{suffix}"] for suffix in ("", "_150ep", "_5ep")] == [1000, 150, 5]
 
 
 def test_new_training_starts_from_the_weights_in_the_variable(
@@ -212,6 +219,20 @@ def test_killed_training_continues_without_the_weights_it_started_from(
     assert saved["nnunetv2_voco"]["checkpoint"] == str(checkpoint)
 
 
+def test_validation_alone_takes_the_trained_network_and_reads_no_weights(
+    preprocessed: Path, checkpoint: Path, start: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("nnUNet_voco_checkpoint", str(checkpoint))
+    trained = start("nnUNetTrainerVoCo_5ep")
+    trained.num_epochs = 1
+    trained.run_training()
+    checkpoint.unlink()
+    monkeypatch.delenv("nnUNet_voco_checkpoint")
+    validated = start("nnUNetTrainerVoCo_5ep", val=True)
+    for parameter, other in zip(validated.network.parameters(), trained.network.parameters(), strict=True):
+        assert torch.equal(parameter, other)
+
+
 @pytest.mark.parametrize("killed_at", [1, 2, 3, 4])
 def test_sawtooth_continues_in_any_phase_and_its_first_tooth_leaves_the_encoder_alone(
     killed_at: int, preprocessed: Path, checkpoint: Path, start: Callable, monkeypatch: pytest.MonkeyPatch
@@ -243,6 +264,27 @@ def test_frozen_encoder_stays_as_it_was_and_the_decoder_learns(
     trainer.run_training()
     assert all(torch.equal(t, weights_of(checkpoint)[name]) for name, t in encoder_tensors(trainer.network).items())
     assert not torch.equal(trainer.network.decoder.seg_layers[-1].weight, before)
+
+
+def test_adamw_variant_optimises_with_adamw_from_its_own_rate(
+    checkpoint: Path, preprocessed: Path, start: Callable
+) -> None:
+    trainer = start("nnUNetTrainerVoCo_adamw_5ep")
+    trainer.initialize()
+    assert type(trainer.optimizer) is torch.optim.AdamW
+    assert trainer.optimizer.param_groups[0]["lr"] == 1e-3
+    trainer.lr_scheduler.step(4)
+    assert trainer.optimizer.param_groups[0]["lr"] == pytest.approx(1e-3 * (1 - 4 / 5) ** 0.9)
+
+
+@pytest.mark.parametrize("name", ["nnUNetTrainerVoCo_nomirroring", "nnUNetTrainerVoCo_adamw_nomirroring"])
+def test_variants_without_mirroring_mirror_neither_in_training_nor_in_prediction(
+    name: str, preprocessed: Path, start: Callable
+) -> None:
+    for variant, axes in ((name, None), ("nnUNetTrainerVoCo", (0, 1, 2))):
+        trainer = start(variant)
+        assert trainer.configure_rotation_dummyDA_mirroring_and_inital_patch_size()[3] == axes
+        assert trainer.inference_allowed_mirroring_axes == axes
 
 
 def test_frozen_encoder_must_be_covered_wholly(
