@@ -114,7 +114,7 @@ def _run(benchmark: "Benchmark", args: argparse.Namespace, console: "Console") -
             console.print(f"{run.id}  {state}", highlight=False, soft_wrap=True)
         console.print(f"{len(runs)} runs, into {benchmark.out}", highlight=False)
         return None
-    write_runs(benchmark, planned)
+    write_runs(benchmark, planned, file=args.config)
     if args.emit_slurm is not None:
         from nnunetv2_voco.evaluation.benchmark.slurm import emit
 

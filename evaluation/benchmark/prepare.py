@@ -5,10 +5,10 @@ from collections.abc import Callable
 from contextlib import redirect_stdout
 from pathlib import Path
 
-from nnunetv2_voco.atomic import write_json
+from nnunetv2_voco.atomic import write_atomically, write_json
 from nnunetv2_voco.evaluation.benchmark.config import Benchmark, ConfigError
 from nnunetv2_voco.evaluation.benchmark.grid import PlannedRun
-from nnunetv2_voco.evaluation.benchmark.run import Machine, write_manifest
+from nnunetv2_voco.evaluation.benchmark.run import COPY, Machine, write_manifest
 from nnunetv2_voco.source import PLANS_KEY, WeightSource
 from nnunetv2_voco.target import read_target
 from nnunetv2_voco.transfer import MINIMUM_SHARE, TransferError, load_encoder
@@ -71,9 +71,11 @@ def check_transfers(planned: list[PlannedRun], say: Callable[[str], None]) -> No
         say(f"{place}: {str(report).splitlines()[0]}")
 
 
-def write_runs(benchmark: Benchmark, planned: list[PlannedRun]) -> None:
-    """Write every run's plans beside those of its data set, and the list of runs into the benchmark's folder."""
+def write_runs(benchmark: Benchmark, planned: list[PlannedRun], *, file: Path) -> None:
+    """Write every run's plans beside those of its data set; list of runs and a copy of `file` into the folder."""
     benchmark.out.mkdir(parents=True, exist_ok=True)
+    text = file.read_text(encoding="utf-8")
+    write_atomically(benchmark.out / COPY, lambda temporary: temporary.write_text(text, encoding="utf-8"))
     for item in planned:
         write_plans(item)
     write_manifest(benchmark.out, [item.run for item in planned], machine_of(benchmark))

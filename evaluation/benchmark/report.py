@@ -1,13 +1,14 @@
 """report.html and table.md of a benchmark."""
 
 from collections.abc import Sequence
+from importlib.metadata import version
 from pathlib import Path
 
 from nnunetv2_voco.atomic import write_atomically
 from nnunetv2_voco.evaluation.benchmark.collect import Result
 from nnunetv2_voco.evaluation.benchmark.comparisons import Comparison, Group, compare, group_results
 from nnunetv2_voco.evaluation.benchmark.figures import Looks, convergence, differences, label_efficiency
-from nnunetv2_voco.evaluation.benchmark.run import Run
+from nnunetv2_voco.evaluation.benchmark.run import COPY, Run, read_manifest
 from nnunetv2_voco.evaluation.benchmark.table import (
     DICE,
     LEGEND,
@@ -40,7 +41,9 @@ def write_report(out: Path, runs: Sequence[Run], results: Sequence[Result], *, t
     comparisons = compare(groups)
     text = markdown(title, groups, comparisons)
     write_atomically(out / "table.md", lambda temporary: temporary.write_text(text, encoding="utf-8"))
-    build_page(runs, groups, comparisons, title=title).write(out / "report.html")
+    page = build_page(runs, groups, comparisons, title=title)
+    _add_origin(page, out)
+    page.write(out / "report.html")
     return [sentence(comparison) for comparison in comparisons]
 
 
@@ -114,6 +117,18 @@ def _add_classes(page: Page, name: str, groups: Sequence[Group]) -> None:
         means = [f"{sum(v) / len(v):.3f}" if v else "–" for v in values.values()]
         rows.append([str(group.setting.training_cases), group.setting.schedule, group.initialisation, *means])
     page.table(["labelled cases", "schedule", "start", *labels], rows, caption=f"{name}: Dice by class")
+
+
+def _add_origin(page: Page, out: Path) -> None:
+    """Say with what, and by which file, the runs were made."""
+    _, machine = read_manifest(out)
+    versions = ", ".join(f"{package} {version(package)}" for package in ("nnunetv2_voco", "nnunetv2", "torch"))
+    threads = f", {machine.threads} {'thread' if machine.threads == 1 else 'threads'} a run"
+    page.heading("How to do it again")
+    page.paragraph(f"{versions}; {machine.device}{threads if machine.device == 'cpu' else ''}.")
+    if (out / COPY).is_file():
+        page.paragraph("`voco_benchmark` with this file:")
+        page.code((out / COPY).read_text(encoding="utf-8"))
 
 
 def _tone(comparison: Comparison) -> str:

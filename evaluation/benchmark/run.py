@@ -9,6 +9,9 @@ from pathlib import Path
 
 from nnunetv2_voco.atomic import write_json
 
+COPY = "benchmark.yaml"
+"""Copy of the benchmark's file as it was run."""
+
 MANIFEST = "runs.json"
 """File in the benchmark's folder that lists its runs."""
 

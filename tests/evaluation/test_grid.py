@@ -114,7 +114,9 @@ def test_amounts_that_mean_the_same_cases_are_one_run(tmp_path: Path, labelled: 
 def test_only_plans_are_added_to_the_data_set(tmp_path: Path, labelled: Path, checkpoint: Path) -> None:
     before = {file: file.stat().st_mtime_ns for file in labelled.rglob("*")}
     runs = planned(tmp_path)
-    write_runs(read_benchmark(tmp_path / "mine.yaml"), runs)
+    benchmark = read_benchmark(tmp_path / "mine.yaml")
+    write_runs(benchmark, runs, file=tmp_path / "mine.yaml")
+    assert (benchmark.out / "benchmark.yaml").read_text() == (tmp_path / "mine.yaml").read_text()
     after = {file: file.stat().st_mtime_ns for file in labelled.rglob("*")}
     assert {file.name for file in after.keys() - before.keys()} == {f"{item.run.plans}.json" for item in runs}
     assert {file: after[file] for file in before if file != labelled} == {
