@@ -1,4 +1,4 @@
-"""`voco_demo`: the whole story on phantoms, from raw volumes to a report. Heavy imports wait until help has been given."""
+"""`voco_demo`: the whole story on phantoms, from raw volumes to a report. Heavy imports wait until help was given."""
 
 import argparse
 import sys
@@ -60,7 +60,8 @@ def prepare_folder(out: Path, size: str) -> None:
     inside = {entry.name for entry in out.iterdir()} if out.is_dir() else set()
     if inside - OWN or (inside and "done" not in inside):
         raise ValueError(
-            f"{out}: holds {', '.join(sorted(inside - OWN)[:3]) or 'no demo'}; nothing is overwritten, name a new folder"
+            f"{out}: holds {', '.join(sorted(inside - OWN)[:3]) or 'no demo'}; nothing is overwritten, name a new "
+            "folder"
         )
     mark = out / "done" / "size"
     if mark.exists() and mark.read_text(encoding="utf-8") != size:

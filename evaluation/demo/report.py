@@ -37,9 +37,9 @@ def write_report(story: Story, outcome: Outcome) -> Path:
     settings = story.settings
     page = Page(
         "Does VoCo pre-training help?",
-        lead=f"Torso phantoms: {settings.volumes} CTs without labels to pre-train on, {settings.labelled} labelled ones to "
-        f"fine-tune on, {settings.test} to test on. The same nnU-Net is trained twice, with the same cases, schedule and "
-        "seed: from the pre-trained weights, and from scratch.",
+        lead=f"Torso phantoms: {settings.volumes} CTs without labels to pre-train on, {settings.labelled} labelled "
+        f"ones to fine-tune on, {settings.test} to test on. The same nnU-Net is trained twice, with the same cases, "
+        "schedule and seed: from the pre-trained weights, and from scratch.",
     )
     text, tone = verdict(outcome, settings)
     page.note(text, tone=tone)
@@ -67,10 +67,10 @@ def write_report(story: Story, outcome: Outcome) -> Path:
     page.heading("What pre-training learned")
     known = outcome.pretraining
     page.paragraph(
-        f"For {known['accuracy']:.0%} of {known['crops']} random crops of phantoms that it had not seen, the pre-trained "
-        f"encoder finds the place they come from among the crops of a grid; untrained it finds "
-        f"{known['untrained_accuracy']:.0%}, a blind guess {known['blind']:.0%}. Curves and pictures of that run are in "
-        "`pretrained/`."
+        f"For {known['accuracy']:.0%} of {known['crops']} random crops of phantoms that it had not seen, the "
+        "pre-trained encoder finds the place they come from among the crops of a grid; untrained it finds "
+        f"{known['untrained_accuracy']:.0%}, a blind guess {known['blind']:.0%}. Curves and pictures of that run are "
+        "in `pretrained/`."
     )
     page.heading("The commands")
     lines = list(exports(story.environment))
@@ -88,9 +88,10 @@ def write_report(story: Story, outcome: Outcome) -> Path:
     )
     page.paragraph(
         f"Reduced for a CPU: {settings.spacing_mm:g} mm phantoms, a network of "
-        f"{', '.join(map(str, settings.features))} features, patches of {' × '.join(map(str, settings.patch_size))} voxels, "
-        f"{settings.epochs} epochs of {settings.iterations_per_epoch} steps with AdamW. The phantoms have left and right "
-        "organs, so neither training mirrors."
+        f"{', '.join(map(str, settings.features))} features, patches of "
+        f"{' × '.join(map(str, settings.patch_size))} voxels, {settings.epochs} epochs of "
+        f"{settings.iterations_per_epoch} steps with AdamW. The phantoms have left and right organs, so neither "
+        "training mirrors."
     )
     file = story.out / "report.html"
     page.write(file)
@@ -145,8 +146,8 @@ def _rows(outcome: Outcome) -> list[list[object]]:
 def _caption(outcome: Outcome, settings: DemoSettings) -> str:
     pairs = "; ".join(" and ".join(pair) for pair in outcome.look_alikes).replace("_", " ")
     return (
-        f"nnU-Net's Dice, mean over {settings.test} test cases. Look-alikes (≈) have the same shape, size and brightness "
-        f"and differ by their place only: {pairs}"
+        f"nnU-Net's Dice, mean over {settings.test} test cases. Look-alikes (≈) have the same shape, size and "
+        f"brightness and differ by their place only: {pairs}"
     )
 
 
