@@ -43,6 +43,8 @@ def write_report(story: Story, outcome: Outcome) -> Path:
     )
     text, tone = verdict(outcome, settings)
     page.note(text, tone=tone)
+    if not settings.is_meaningful:
+        page.note("Made with `--small`, to see that everything works: these figures mean nothing.", tone="bad")
     page.paragraph(
         "A demonstration on phantoms with a small network, not evidence about patients; for that there is "
         "`voco_benchmark`, with seeds, label fractions and your data."
@@ -99,12 +101,13 @@ def write_report(story: Story, outcome: Outcome) -> Path:
 
 
 def _curves(outcome: Outcome) -> Drawing:
-    figure, axes = new_figure(6.4, 3.2)
+    figure, axes = new_figure(4.6, 3.0)
     said = []
     for start, curve in outcome.curves.items():
         x = np.arange(1, len(curve) + 1)
         axes[0, 0].plot(x, curve, label=start, color=COLOURS[start], marker=MARKERS[start], markersize=4)
         said.append(f"{start} ends at {curve[-1]:.2f}")
+    axes[0, 0].xaxis.get_major_locator().set_params(integer=True)
     axes[0, 0].set(xlabel="epoch", ylabel="pseudo Dice", ylim=(0, None))
     axes[0, 0].legend(loc="upper left")
     return Drawing(
@@ -115,7 +118,7 @@ def _curves(outcome: Outcome) -> Drawing:
 
 
 def _organs(outcome: Outcome) -> Drawing:
-    figure, axes = new_figure(6.4, 0.9 + 0.3 * len(outcome.organs))
+    figure, axes = new_figure(4.6, 0.9 + 0.28 * len(outcome.organs))
     middle = np.arange(len(outcome.organs))
     for offset, start in zip((-0.19, 0.19), ("VoCo", "scratch"), strict=True):
         values = [outcome.mean(start, [organ]) for organ in outcome.organs]
@@ -138,8 +141,9 @@ def _rows(outcome: Outcome) -> list[list[object]]:
     groups += [("look-alikes", alike), ("all others", [o for o in outcome.organs if o not in alike])]
     for name, organs in [*groups, ("all", list(outcome.organs))]:
         voco, scratch = outcome.mean("VoCo", organs), outcome.mean("scratch", organs)
-        tone = "good" if voco > scratch else "bad" if voco < scratch else ""
-        rows.append([name, f"{voco:.3f}", f"{scratch:.3f}", Cell(f"{voco - scratch:+.3f}", tone=tone)])
+        gain = round(voco - scratch, 3)
+        tone = "good" if gain > 0 else "bad" if gain < 0 else ""
+        rows.append([name, f"{voco:.3f}", f"{scratch:.3f}", Cell(f"{gain + 0:+.3f}", tone=tone)])
     return rows
 
 

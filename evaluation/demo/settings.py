@@ -23,6 +23,7 @@ class DemoSettings:
         val_iterations_per_epoch: Steps of the running validation in an epoch.
         seed: Of initial weights and batches.
         dataset: Number of the data set.
+        is_meaningful: Whether the trainings are long enough for their figures to be looked at.
     """
 
     volumes: int = 60
@@ -43,6 +44,7 @@ class DemoSettings:
     val_iterations_per_epoch: int = 8
     seed: int = 0
     dataset: int = 910
+    is_meaningful: bool = True
 
 
 FULL = DemoSettings()
@@ -62,5 +64,6 @@ SMALL = DemoSettings(
     epochs=2,
     iterations_per_epoch=2,
     val_iterations_per_epoch=1,
+    is_meaningful=False,
 )  # fmt: skip
 """To see within a minute that everything works; its figures mean nothing."""
