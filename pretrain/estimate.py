@@ -33,8 +33,8 @@ BITS_PER_VOXEL = 7.0
 TYPICAL_VOLUME_MM = (350.0, 380.0, 380.0)
 """Extent of a CT of chest or abdomen, (z, y, x), where no volumes are given to look at."""
 
-SECONDS_PER_SAMPLE = 0.018
-"""Of one core, to read and augment the crops of one volume, as benchmarks/sampling.py measures."""
+SECONDS_PER_SAMPLE = 0.019
+"""Of one core, to read and augment the crops of one volume, as benchmarks/sampling.py measured on a busy machine."""
 
 BODY_SHARE = 0.6
 """Share of a scan's voxels that the body's bounding box keeps, between a cropped chest (1.0) and a head (0.3)."""
