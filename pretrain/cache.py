@@ -243,6 +243,9 @@ def _write_array(path: Path, array: np.ndarray, body_map: np.ndarray, compressio
     chunks = tuple(min(c, n) for c, n in zip(CHUNK, array.shape, strict=True))
     blocks = tuple(min(b, c) for b, c in zip(BLOCK, chunks, strict=True))
     path.unlink()  # blosc2 refuses a file that exists, even an empty one
-    stored = blosc2.asarray(array, urlpath=str(path), mode="w", chunks=chunks, blocks=blocks, cparams=compression)
+    stored = blosc2.asarray(
+        array, urlpath=str(path), mode="w", chunks=chunks, blocks=blocks, cparams=compression,
+        dparams=blosc2.DParams(nthreads=1),  # else the file notes how many threads this process uses
+    )  # fmt: skip
     stored.schunk.vlmeta["body_map"] = body_map.tobytes()
     stored.schunk.vlmeta["body_map_shape"] = list(body_map.shape)

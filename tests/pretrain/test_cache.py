@@ -139,6 +139,20 @@ def test_writing_again_replaces(filled, rng):
     np.testing.assert_array_equal(cache.open(record).read((0, 0, 0), (20, 20, 20)), volume.array)
 
 
+def test_file_is_the_same_however_many_threads_blosc2_uses(tmp_path):
+    volume = prepared_volume(np.random.default_rng(0), (40, 70, 90))
+    digests = set()
+    before = blosc2.set_nthreads(1)
+    try:
+        for threads in (1, 2, 5):
+            blosc2.set_nthreads(threads)
+            cache = VolumeCache(tmp_path / str(threads), Target(spacing_mm=(1.0, 1.0, 1.0)))
+            digests.add(cache.write({}, volume, key="ab12").digest)
+    finally:
+        blosc2.set_nthreads(before)
+    assert len(digests) == 1
+
+
 def test_rejection_is_remembered(filled):
     cache, _, _ = filled
     cache.reject("ff00", "too small")
