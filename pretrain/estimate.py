@@ -11,6 +11,7 @@ import torch
 from rich.console import Console
 
 from nnunetv2_voco.pretrain.config import PretrainConfig
+from nnunetv2_voco.pretrain.dataset_plans import read_dataset_plans
 from nnunetv2_voco.pretrain.log import duration
 from nnunetv2_voco.pretrain.loop import loss_arguments, make_model, resolve_device
 from nnunetv2_voco.pretrain.precision import autocast_context, requested_precision
@@ -21,7 +22,6 @@ from nnunetv2_voco.pretrain.training_plan import (
     TrainingPlan,
     make_training_plan,
     preprocessing_target,
-    read_dataset_plans,
 )
 
 with contextlib.suppress(ImportError):  # Windows has none

@@ -2,10 +2,8 @@
 
 import contextlib
 import os
-import signal
 import time
 from collections import deque
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -29,6 +27,7 @@ from nnunetv2_voco.pretrain.model import VoCoModel, update_momentum
 from nnunetv2_voco.pretrain.precision import autocast_context, check_precision, requested_precision
 from nnunetv2_voco.pretrain.schedule import inter_volume_weight, learning_rate
 from nnunetv2_voco.pretrain.state import Progress, load_state, save_state
+from nnunetv2_voco.pretrain.stop_on_signal import StopOnSignal
 from nnunetv2_voco.pretrain.training_plan import TrainingPlan
 from nnunetv2_voco.pretrain.validation import Validation, Validator, gain_is_significant, verdict
 
@@ -323,26 +322,3 @@ def worker_count(config: PretrainConfig) -> int:
         return config.num_workers
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, min(8, cores // distributed.local_world_size() - 1))
-
-
-class StopOnSignal:
-    """Notes SIGTERM and SIGINT, so that the loop can save its state between two steps; a second one ends at once."""
-
-    def __init__(self) -> None:
-        self.requested = False
-        self._before: dict[int, Callable | int | None] = {}
-
-    def __enter__(self) -> "StopOnSignal":
-        for number in (signal.SIGTERM, signal.SIGINT):
-            self._before[number] = signal.signal(number, self._note)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def _note(self, number: int, _frame: object) -> None:
-        if self.requested:
-            signal.signal(number, signal.SIG_DFL)
-            signal.raise_signal(number)
-        self.requested = True

@@ -15,6 +15,7 @@ from nnunetv2_voco.pretrain.cache import VolumeCache
 from nnunetv2_voco.pretrain.cached import cached_collection
 from nnunetv2_voco.pretrain.collect import CollectError, Collection, collect
 from nnunetv2_voco.pretrain.config import PretrainConfig
+from nnunetv2_voco.pretrain.dataset_plans import read_dataset_plans
 from nnunetv2_voco.pretrain.drawn import report_drawn
 from nnunetv2_voco.pretrain.estimate import estimate_without_volumes, print_estimate
 from nnunetv2_voco.pretrain.figures import draw_volumes
@@ -27,7 +28,6 @@ from nnunetv2_voco.pretrain.training_plan import (
     check_network,
     make_training_plan,
     preprocessing_target,
-    read_dataset_plans,
 )
 from nnunetv2_voco.pretrain.weights import group_volumes
 

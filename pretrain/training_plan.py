@@ -13,6 +13,7 @@ from nnunetv2_voco.encoder import PLAIN_FEATURES, Architecture, check_input_size
 from nnunetv2_voco.pretrain.cache import Record
 from nnunetv2_voco.pretrain.config import CROP_SIZE, PretrainConfig
 from nnunetv2_voco.pretrain.dataset import CropPlan
+from nnunetv2_voco.pretrain.dataset_plans import DatasetPlans
 from nnunetv2_voco.pretrain.intensity import (
     CT_SCHEME,
     Intensity,
@@ -27,78 +28,6 @@ from nnunetv2_voco.scales import scaled
 
 MIN_FOR_VALIDATION = 3
 """With fewer volumes none is held out."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class DatasetPlans:
-    """What is taken from an nnU-Net dataset's plans.
-
-    Attributes:
-        spacing_mm: Of the configuration, along its axes.
-        transpose: Order of axes.
-        scheme: Name of the normalisation class of the first channel.
-        use_mask_for_norm: As in plans.
-        properties: Intensity statistics of the first channel.
-        patch_size: Of the configuration in voxels.
-        architecture: Its network.
-        modality: DICOM's name of the first channel's modality; "any" if it is not CT.
-    """
-
-    spacing_mm: tuple[float, float, float]
-    transpose: tuple[int, int, int]
-    scheme: str
-    use_mask_for_norm: bool
-    properties: dict[str, float]
-    patch_size: tuple[int, int, int]
-    architecture: Architecture
-    modality: str
-
-
-def read_dataset_plans(dataset: str, *, configuration: str, plans: str) -> DatasetPlans:
-    """Read a dataset's plans through nnU-Net's own PlansManager.
-
-    Raises:
-        ValueError: If nnU-Net's folders are not set, or dataset, plans or configuration do not exist, or the
-            configuration is not 3D.
-    """
-    from nnunetv2.paths import nnUNet_preprocessed
-    from nnunetv2.utilities.dataset_name_id_conversion import maybe_convert_to_dataset_name
-    from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
-
-    if not nnUNet_preprocessed.is_set():
-        raise ValueError("-d needs nnU-Net's folders: set the environment variable nnUNet_preprocessed")
-    try:
-        name = maybe_convert_to_dataset_name(int(dataset) if str(dataset).isdigit() else dataset)
-    except RuntimeError as error:
-        raise ValueError(f"-d {dataset}: {error}") from None
-    folder = Path(str(nnUNet_preprocessed)) / name
-    file = folder / f"{plans}.json"
-    if not file.is_file():
-        there = sorted(p.stem for p in folder.glob("*Plans*.json"))
-        raise ValueError(
-            f"{name} has no plans {plans} in nnUNet_preprocessed; there are: {', '.join(there) or 'none'}. "
-            f"Run nnUNetv2_plan_and_preprocess -d {dataset} or name others with -p"
-        )
-    manager = PlansManager(str(file))
-    if configuration not in manager.available_configurations:
-        raise ValueError(
-            f"{plans} of {name} have no configuration {configuration}; "
-            f"there are: {', '.join(manager.available_configurations)}"
-        )
-    settings = manager.get_configuration(configuration)
-    if len(settings.patch_size) != 3:
-        raise ValueError(f"configuration {configuration} of {name} is 2D; VoCo needs a 3D configuration")
-    scheme = settings.normalization_schemes[0]
-    return DatasetPlans(
-        spacing_mm=_three_floats(settings.spacing),
-        transpose=tuple(int(axis) for axis in manager.transpose_forward),
-        scheme=scheme,
-        use_mask_for_norm=bool(settings.use_mask_for_norm[0]),
-        properties=dict(manager.foreground_intensity_properties_per_channel["0"]),
-        patch_size=tuple(int(n) for n in settings.patch_size),
-        architecture=Architecture.from_plans(settings.configuration["architecture"]),
-        modality="CT" if scheme == CT_SCHEME else "any",
-    )
 
 
 def preprocessing_target(config: PretrainConfig, plans: DatasetPlans | None) -> Target:
@@ -333,9 +262,4 @@ def crop_size_for_patch(
     while np.prod(size / stride) < 2:
         size = np.where(np.arange(3) == np.argmax(wanted / size), size + stride, size)
     z, y, x = (int(n) for n in size)
-    return z, y, x
-
-
-def _three_floats(values: Sequence[float]) -> tuple[float, float, float]:
-    z, y, x = (float(v) for v in values)
     return z, y, x

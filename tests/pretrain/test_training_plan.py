@@ -4,9 +4,9 @@ import pytest
 from nnunetv2_voco.encoder import check_input_size, plain_architecture, residual_architecture
 from nnunetv2_voco.pretrain.cache import Record
 from nnunetv2_voco.pretrain.config import PretrainConfig
+from nnunetv2_voco.pretrain.dataset_plans import DatasetPlans
 from nnunetv2_voco.pretrain.preprocess import HISTOGRAM_EDGES, Target
 from nnunetv2_voco.pretrain.training_plan import (
-    DatasetPlans,
     TrainingPlan,
     choose_architecture,
     crop_size_for_patch,
