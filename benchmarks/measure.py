@@ -8,6 +8,7 @@ import logging
 import multiprocessing
 import os
 import resource
+import threading
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -140,11 +141,20 @@ def _set_up_and_measure(make_work: Callable[..., Callable[[], Any]], args: tuple
     import SimpleITK as sitk
     import torch
 
+    threading.Thread(target=_leave_with_parent, daemon=True).start()
     logging.getLogger().setLevel(logging.ERROR)
     warnings.simplefilter("ignore")  # of the peers' own making
     torch.set_num_threads(threads)
     sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(threads)
     return measured(make_work(*args))
+
+
+def _leave_with_parent() -> None:
+    """End this process when the script that started it was killed; it would hold its memory for ever."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 class _threads_in_environment:

@@ -48,7 +48,7 @@ def embed_volume(
     corners, weights = corners[kept], torch.from_numpy(np.maximum(share[kept], 1e-6).astype(np.float32))
 
     def read(corner: np.ndarray) -> Tensor:
-        return torch.from_numpy(intensity(volume.read(corner, size_vox)))[None]
+        return torch.from_numpy(intensity(volume.read(corner.tolist(), size_vox)))[None]
 
     embeddings = torch.cat(list(_embed(model, read, corners, batch_size, device)))
     return (weights[:, None] * embeddings).sum(0) / weights.sum(), len(corners)

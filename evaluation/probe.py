@@ -128,14 +128,14 @@ def probe(request: ProbeRequest, *, say: Callable[[str], Any] = lambda text: Non
     known: dict[str, Voxels] = {}
     for seed, labelled in enumerate(labelled_cases):
         network = build_seeded(target, seed)
-        encoders = {"random": copy.deepcopy(network.encoder)}
+        encoders = {"random": copy.deepcopy(network.get_submodule("encoder"))}
         report = load_encoder(
             network,
             checkpoint,
             across_families=request.across_families,
             minimum_share=0 if request.insist else MINIMUM_SHARE,
         )
-        encoders["pre-trained"] = network.encoder
+        encoders["pre-trained"] = network.get_submodule("encoder")
         if seed == 0:
             say(str(report))
         if report.share < 1:  # what stays random is another in each seed

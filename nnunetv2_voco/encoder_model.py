@@ -121,7 +121,7 @@ class EncoderModel(nn.Module):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             network = build_network(self.architecture, num_input_channels=self.contract.channels)
-        return EncoderModel(network.encoder, self.architecture, self.contract).eval()
+        return EncoderModel(network.get_submodule("encoder"), self.architecture, self.contract).eval()
 
     def normalise(self, volume: np.ndarray) -> Tensor:
         """Normalise as in pre-training.
@@ -174,7 +174,7 @@ def load_encoder_model(checkpoint: str | os.PathLike, *, architecture: Architect
     if report.unused or any(record.state != "copied" for record in report.encoder):
         raise CheckpointError(f"{checkpoint}: weights and network differ; name the right architecture\n{report}")
     contract = _contract(opened, channels, architecture)
-    return EncoderModel(network.encoder, architecture, contract).eval()
+    return EncoderModel(network.get_submodule("encoder"), architecture, contract).eval()
 
 
 def _input_channels(weights: Mapping[str, Tensor]) -> int:

@@ -61,7 +61,7 @@ def open_checkpoint(location: str | os.PathLike) -> Checkpoint | ForeignCheckpoi
         CheckpointError: If the file holds no encoder of a known form or is from a newer version.
     """
     path = local_file(location)
-    content = _read(path)
+    content = read_content(path)
     if isinstance(content, dict) and content.get("format") == FORMAT:
         return checkpoint_from_content(content, path)
     weights = _state_dict(content)
@@ -119,7 +119,12 @@ def network_names(weights: dict[str, Tensor]) -> dict[str, Tensor]:
     return canonical_weights(result)
 
 
-def _read(path: Path) -> Any:
+def read_content(path: Path) -> Any:
+    """Read a file of tensors and plain types, nnU-Net's checkpoints among them.
+
+    Raises:
+        CheckpointError: If it is none, holds more than that, or is damaged.
+    """
     if path.suffix == ".safetensors":
         from safetensors import SafetensorError
         from safetensors.torch import load_file

@@ -1,6 +1,7 @@
 """Volumes worked on by the workers of a Dask cluster that see the same file system. Needs the extra `dask`."""
 
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 
 import SimpleITK as sitk
@@ -23,7 +24,7 @@ def process_on_dask(
     *,
     scheduler: str,
 ) -> Iterator[tuple[int, Record]]:
-    """Yield (number, record) as volumes are done; what kills its worker again and again is rejected.
+    """Yield (number, record) as volumes are done; what kills its worker again and again, in the end alone, is rejected.
 
     Args:
         process: What is done to a volume.
@@ -36,7 +37,7 @@ def process_on_dask(
         ValueError: If `distributed` is not installed, or no scheduler answers.
     """
     try:
-        from distributed import Client, as_completed
+        from distributed import Client, Future, as_completed
         from distributed.scheduler import KilledWorker
     except ImportError:
         raise ValueError("--dask needs the package distributed: pip install 'nnunetv2_voco[dask]'") from None
@@ -45,25 +46,29 @@ def process_on_dask(
     except (OSError, ValueError) as error:
         raise ValueError(f"--dask {scheduler}: no scheduler answers there ({error})") from None
     with client:
-        waiting = iter(sources.items())
-        numbers = {}
+        waiting = iter(sources)
+        numbers: dict[str, int] = {}
+        killed: list[int] = []
 
-        def hand_out(count: int) -> list:
-            futures = []
-            for number, source in (pair for _, pair in zip(range(count), waiting, strict=False)):
-                future = client.submit(_process_alone, process, source, cache, target, pure=False)
-                numbers[future.key] = number
-                futures.append(future)
-            return futures
+        def submit(number: int) -> Future:
+            future = client.submit(_process_alone, process, sources[number], cache, target, pure=False)
+            numbers[future.key] = number
+            return future
 
-        under_way = as_completed(hand_out(max(1, AHEAD * sum(client.nthreads().values()))))
+        at_once = max(1, AHEAD * sum(client.nthreads().values()))
+        under_way = as_completed([submit(number) for number in islice(waiting, at_once)])
         for future in under_way:
+            number = numbers.pop(future.key)
             try:
-                record = future.result()
+                yield number, future.result()
             except KilledWorker:
-                record = Record(key="", reason=CRASHED)
-            yield numbers.pop(future.key), record
-            under_way.update(hand_out(1))
+                killed.append(number)
+            under_way.update([submit(number) for number in islice(waiting, 1)])
+        for number in killed:  # Dask blames all that a dying worker had been given; alone, only the killer dies again
+            try:
+                yield number, submit(number).result()
+            except KilledWorker:
+                yield number, Record(key="", reason=CRASHED)
 
 
 def _process_alone(process: Process, source: VolumeSource, cache: VolumeCache | None, target: Target) -> Record:

@@ -168,19 +168,30 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         prog="voco_phantoms",
         description="Write CT-like phantoms of the torso: NIfTI files of mixed spacing, orientation and field of view, "
-        "and the last one as a DICOM series. The same seed gives the same files.",
+        "and the last one as a DICOM series. The same seed gives the same files. With --dataset: a raw dataset of "
+        "nnU-Net, labels included, of other individuals.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    parser.add_argument("folder", metavar="OUT", type=Path, help="a new or empty folder")
-    parser.add_argument("-n", "--number", type=int, default=12, help="how many volumes")
+    parser.add_argument("folder", metavar="OUT", type=Path, help="a new or empty folder; with --dataset: nnUNet_raw")
+    parser.add_argument("-n", "--number", type=int, default=12, help="how many volumes; with --dataset: training cases")
     parser.add_argument("--seed", type=int, default=0, help="another seed gives other individuals")
     parser.add_argument("--spacing", type=float, default=3.0, metavar="MM", help="nominal distance of voxels")
     parser.add_argument("--no-dicom", action="store_true", help="write the last one as NIfTI, too")
+    parser.add_argument("--dataset", type=int, metavar="NUMBER", help="write a labelled dataset of this number")
+    parser.add_argument("--test", type=int, default=10, metavar="N", help="test cases of the dataset")
     args = parser.parse_args(argv)
 
-    from nnunetv2_voco.pretrain.phantom_files import write_phantoms  # loads SimpleITK: too slow for --help
+    try:  # these load SimpleITK: too slow for --help
+        if args.dataset is not None:
+            from nnunetv2_voco.pretrain.phantom_dataset import write_phantom_dataset
 
-    try:
+            folder = write_phantom_dataset(
+                args.folder, args.dataset, training=args.number, test=args.test, seed=args.seed, spacing_mm=args.spacing
+            )
+            print(f"{args.number} training and {args.test} test cases in {folder}")
+            return
+        from nnunetv2_voco.pretrain.phantom_files import write_phantoms
+
         paths = write_phantoms(
             args.folder, number=args.number, seed=args.seed, spacing_mm=args.spacing, dicom=not args.no_dicom
         )

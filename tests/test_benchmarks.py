@@ -9,7 +9,10 @@ import pytest
 
 from tests.conftest import ROOT
 
-SCRIPTS = ("preprocessing", "sampling", "step", "loss", "finetuning")
+SCRIPTS = sorted(path.stem for path in (ROOT / "benchmarks").glob("*.py") if "__main__" in path.read_text("utf-8"))
+QUICK = ("preprocessing", "loss")
+"""Whose `--quick` takes seconds; the others train networks of full size."""
+
 NEED_MONAI = {"preprocessing", "sampling"}
 
 
@@ -21,7 +24,14 @@ def run(script: str, argument: str, folder: Path) -> str:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("script", SCRIPTS)
+def test_every_script_says_what_it_measures(tmp_path):
+    assert len(SCRIPTS) >= 8
+    for script in SCRIPTS:
+        assert "--help" in run(script, "--help", tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("script", QUICK)
 def test_quick_benchmark_prints_a_table_and_leaves_nothing_behind(script, tmp_path):
     if script in NEED_MONAI and find_spec("monai") is None:
         pytest.skip('MONAI is not installed (pip install "nnunetv2_voco[benchmarks]")')

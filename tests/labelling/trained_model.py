@@ -29,9 +29,10 @@ def write_model(folder: Path, *, folds: tuple[str, ...] = ("fold_0",), **changes
     for seed, fold in enumerate(folds):
         torch.manual_seed(seed)
         network = build_network(architecture, num_input_channels=1, num_output_channels=3)
-        for parameter in network.parameters():
-            torch.nn.init.normal_(parameter, std=0.3)
-        torch.nn.init.zeros_(network.decoder.seg_layers[-1].bias)  # so that each class has its voxels
+        last = network.decoder.seg_layers[-1]  # each class gets its voxels: no bias, and weights that sum to zero
+        torch.nn.init.zeros_(last.bias)
+        torch.nn.init.normal_(last.weight)
+        last.weight.data -= last.weight.data.mean(1, keepdim=True)
         (folder / fold).mkdir()
         checkpoint = {
             "trainer_name": "nnUNetTrainer",
