@@ -176,23 +176,24 @@ def agreement_of(file: str, spacing: float) -> Callable[[], dict[str, tuple[floa
 
     from nnunetv2_voco.pretrain.body import find_body
     from nnunetv2_voco.pretrain.discover import discover
-    from nnunetv2_voco.pretrain.preprocess import AIR_HU, HIGHEST_HU, Grid, body_grid, orient
+    from nnunetv2_voco.pretrain.preprocess import AIR_HU, HIGHEST_HU, body_grid, orient, resample
     from nnunetv2_voco.pretrain.read import read_volume
-    from nnunetv2_voco.pretrain.resample import linear_planes, nearest_planes
 
     def compare() -> dict[str, tuple[float, float]]:
         (source,) = discover([file], modality="CT").sources
         image = orient(read_volume(source).image)
         mask = find_body(image)
         old_spacing, new_spacing = np.array(image.GetSpacing()[::-1]), np.full(3, spacing)
-        box = body_grid(mask, image, spacing_zyx=old_spacing)
-        first = [round(at[0]) for at in box.positions(image)]
-        voxels = sitk.GetArrayViewFromImage(image)
-        voxels = voxels[tuple(slice(a, a + n) for a, n in zip(first, box.shape, strict=True))]
-        shape = compute_new_shape(box.shape, old_spacing, new_spacing)
-        step_mm = old_spacing * box.shape / shape
-        grid = Grid(box.first_mm + 0.5 * (step_mm - old_spacing), step_mm, tuple(shape))
-        inside = np.array(list(nearest_planes(sitk.GetArrayViewFromImage(mask), grid.positions(mask)))) > 0
+        box = body_grid(mask, image, spacing_xyz=list(image.GetSpacing()))
+        first, size = image.TransformPhysicalPointToIndex(box.GetOrigin()), box.GetSize()
+        voxels = sitk.GetArrayFromImage(image[tuple(slice(a, a + n) for a, n in zip(first, size, strict=True))])
+        shape = compute_new_shape(voxels.shape, old_spacing, new_spacing)
+        step_mm = old_spacing * voxels.shape / shape
+        grid = sitk.Image([int(n) for n in shape[::-1]], sitk.sitkUInt8)
+        grid.SetSpacing(step_mm[::-1].tolist())
+        start_mm = np.array(image.TransformIndexToPhysicalPoint(first)) + 0.5 * (step_mm - old_spacing)[::-1]
+        grid.SetOrigin(start_mm.tolist())
+        inside = sitk.GetArrayFromImage(resample(mask, grid, sitk.sitkNearestNeighbor, sitk.sitkUInt8)) > 0
 
         def hu(values: np.ndarray) -> np.ndarray:
             return np.clip(values, AIR_HU, HIGHEST_HU)[inside]
@@ -202,7 +203,7 @@ def agreement_of(file: str, spacing: float) -> Callable[[], dict[str, tuple[floa
             kwargs = {"order": order, "order_z": 0, "force_separate_z": None if order == 3 else False}
             return hu(resample_data_or_seg_to_shape(data, shape, old_spacing, new_spacing, **kwargs)[0])
 
-        ours = hu(np.rint(list(linear_planes(sitk.GetArrayViewFromImage(image), grid.positions(image)))))
+        ours = hu(np.rint(sitk.GetArrayFromImage(resample(image, grid, sitk.sitkLinear, sitk.sitkFloat32))))
         peers = {"cubic, as it is called": nnunet_hu(3), "linear": nnunet_hu(1)}
         return {name: tuple(np.percentile(np.abs(ours - peer), (50, 95))) for name, peer in peers.items()}
 

@@ -5,7 +5,6 @@ SimpleITK's (x, y, z) ends here: arrays that leave this file are (z, y, x).
 
 import hashlib
 import json
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -14,7 +13,6 @@ import SimpleITK as sitk
 from nnunetv2.preprocessing.normalization import default_normalization_schemes
 
 from nnunetv2_voco.pretrain.body import find_body
-from nnunetv2_voco.pretrain.resample import linear_planes, nearest_planes
 
 AIR_HU = -1024
 HIGHEST_HU = 3071
@@ -23,8 +21,7 @@ HIGHEST_HU = 3071
 MAP_BLOCK = 8
 """Edge in voxels of the blocks in which the share of body is recorded."""
 
-HISTOGRAM_STEP_HU = 4
-HISTOGRAM_EDGES = np.arange(AIR_HU, HIGHEST_HU + 2, HISTOGRAM_STEP_HU) - 0.5
+HISTOGRAM_EDGES = np.arange(AIR_HU, HIGHEST_HU + 2, 4) - 0.5
 """Bins of 4 HU in which the body's voxels are counted."""
 
 STEPS_PER_UNIT = 1000
@@ -50,7 +47,7 @@ class Target:
     normalization: str | None = None
     use_mask_for_norm: bool = False
     lossy: int = 0
-    version: int = 2
+    version: int = 1
 
     @property
     def hounsfield(self) -> bool:
@@ -104,21 +101,18 @@ def prepare(image: sitk.Image, target: Target) -> PreparedVolume:
     mask = find_body(image) if target.hounsfield else _nonzero(image)
     if not target.hounsfield:
         image, mask = _normalise(image, mask, target)
-    grid = body_grid(mask, image, spacing_zyx=spacing_lps_zyx)
-    array, body = np.empty(grid.shape, np.int16), np.empty(grid.shape, bool)
-    values = linear_planes(sitk.GetArrayViewFromImage(image), grid.positions(image))
-    inside = nearest_planes(sitk.GetArrayViewFromImage(mask).view(bool), grid.positions(mask))
-    for array_YX, body_YX, values_YX, inside_YX in zip(array, body, values, inside, strict=True):
-        body_YX[...] = inside_YX
-        if target.hounsfield:
-            values_YX[~inside_YX] = AIR_HU
-            array_YX[...] = _whole(values_YX, AIR_HU, HIGHEST_HU)
-        else:
-            array_YX[...] = _whole(values_YX * STEPS_PER_UNIT, -32768, 32767)
+    grid = body_grid(mask, image, spacing_xyz=spacing_lps_zyx[::-1].tolist())
+    # interpolated as float32: into integers SimpleITK would cut decimals off instead of rounding
+    array = sitk.GetArrayFromImage(resample(image, grid, sitk.sitkLinear, sitk.sitkFloat32))
+    body = sitk.GetArrayFromImage(resample(mask, grid, sitk.sitkNearestNeighbor, sitk.sitkUInt8)).astype(bool)
+    if target.hounsfield:
+        array[~body] = AIR_HU
+        array = np.clip(np.rint(array), AIR_HU, HIGHEST_HU).astype(np.int16)
+    else:
+        array = np.clip(np.rint(array * STEPS_PER_UNIT), -32768, 32767).astype(np.int16)
     array, body = (np.ascontiguousarray(a.transpose(target.transpose)) for a in (array, body))
-    histogram = count_hu(array[body][::7]) if target.hounsfield else None
-    x, y, z = grid.first_mm[::-1].tolist()
-    return PreparedVolume(array, block_means(body, MAP_BLOCK), histogram, content, (x, y, z))
+    histogram = np.histogram(array[body][::7], bins=HISTOGRAM_EDGES)[0] if target.hounsfield else None
+    return PreparedVolume(array, block_means(body, MAP_BLOCK), histogram, content, grid.GetOrigin())
 
 
 def orient(image: sitk.Image) -> sitk.Image:
@@ -142,79 +136,39 @@ def block_means(mask: np.ndarray, block: int) -> np.ndarray:
     return np.rint(counts * (255 / block**3)).astype(np.uint8)
 
 
-def count_hu(values: np.ndarray) -> np.ndarray:
-    """Count whole HU in [`AIR_HU`, `HIGHEST_HU`] in the bins of `HISTOGRAM_EDGES`."""
-    return np.bincount((values - AIR_HU) // HISTOGRAM_STEP_HU, minlength=len(HISTOGRAM_EDGES) - 1)
-
-
-@dataclass(frozen=True)
-class Grid:
-    """Where the voxels of a cached array lie, in the frame of an image whose axes are LPS.
-
-    Attributes:
-        first_mm: Centre of the first voxel, (z, y, x).
-        spacing_mm: Distance of voxels, (z, y, x).
-        shape: Number of voxels, (z, y, x).
-    """
-
-    first_mm: np.ndarray
-    spacing_mm: np.ndarray
-    shape: tuple[int, int, int]
-
-    def positions(self, image: sitk.Image) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Where the grid's planes along z, y and x lie in an image, in its voxels."""
-        start = (self.first_mm - image.GetOrigin()[::-1]) / image.GetSpacing()[::-1]
-        step = self.spacing_mm / image.GetSpacing()[::-1]
-        z, y, x = (a + s * np.arange(n) for a, s, n in zip(start, step, self.shape, strict=True))
-        return z, y, x
-
-
-def body_grid(mask: sitk.Image, image: sitk.Image, *, spacing_zyx: np.ndarray) -> Grid:
-    """Lay a grid over the mask's bounding box within the image.
-
-    Args:
-        mask: 1 where the body is.
-        image: What will be resampled.
-        spacing_zyx: Distance of the grid's voxels in mm.
-
-    Raises:
-        ValueError: If the mask is empty.
-    """
-    box = _bounding_box(mask)
-    lower, upper = _edges_mm(mask, box[:3], box[3:])
-    image_lower, image_upper = _edges_mm(image, (0, 0, 0), image.GetSize())
-    ends = np.add(box[:3], box[3:])[::-1] == mask.GetSize()[::-1]
-    lower = np.maximum(lower, image_lower)
-    # shrinking drops what does not fill a coarse voxel, so a body that reaches the mask's end may go on beyond it
-    upper = np.where(ends, image_upper, np.minimum(upper, image_upper))
-    z, y, x = (max(1, round(n)) for n in ((upper - lower) / spacing_zyx).tolist())
-    return Grid(lower + 0.5 * spacing_zyx, spacing_zyx, (z, y, x))
-
-
-def _edges_mm(image: sitk.Image, first_xyz: Sequence[int], size_xyz: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
-    """Lower and upper edges of a box of voxels, (z, y, x)."""
-    spacing = np.array(image.GetSpacing()[::-1])
-    lower = image.GetOrigin()[::-1] + spacing * (np.array(first_xyz[::-1]) - 0.5)
-    return lower, lower + spacing * size_xyz[::-1]
-
-
-def _bounding_box(mask: sitk.Image) -> tuple[int, ...]:
-    """First voxel (x, y, z), then the size, of what is not 0.
-
-    Raises:
-        ValueError: If everything is 0.
-    """
+def body_grid(mask: sitk.Image, image: sitk.Image, *, spacing_xyz: list[float]) -> sitk.Image:
+    """Return an empty image with the target spacing that covers the mask's bounding box within the image."""
     shape = sitk.LabelShapeStatisticsImageFilter()
     shape.Execute(mask)
     if not shape.HasLabel(1):
         raise ValueError("nothing but background")
-    return shape.GetBoundingBox(1)
+    box = shape.GetBoundingBox(1)  # x, y, z of the first voxel, then the size
+    half = [0.5 * s for s in mask.GetSpacing()]
+    lower = [o + s * i - h for o, s, i, h in zip(mask.GetOrigin(), mask.GetSpacing(), box[:3], half, strict=True)]
+    upper = [low + s * n for low, s, n in zip(lower, mask.GetSpacing(), box[3:], strict=True)]
+    ends = [start + n == size for start, n, size in zip(box[:3], box[3:], mask.GetSize(), strict=True)]
+    image_lower = [o - 0.5 * s for o, s in zip(image.GetOrigin(), image.GetSpacing(), strict=True)]
+    image_upper = [low + s * n for low, s, n in zip(image_lower, image.GetSpacing(), image.GetSize(), strict=True)]
+    lower = [max(a, b) for a, b in zip(lower, image_lower, strict=True)]
+    # shrinking drops what does not fill a coarse voxel, so a body that reaches the mask's end may go on beyond it
+    upper = [b if end else min(a, b) for a, b, end in zip(upper, image_upper, ends, strict=True)]
+    size = [max(1, round((b - a) / s)) for a, b, s in zip(lower, upper, spacing_xyz, strict=True)]
+    grid = sitk.Image(size, sitk.sitkUInt8)
+    grid.SetSpacing(spacing_xyz)
+    grid.SetOrigin([a + 0.5 * s for a, s in zip(lower, spacing_xyz, strict=True)])
+    return grid
 
 
-def _whole(values: np.ndarray, low: int, high: int) -> np.ndarray:
-    """Round and limit, in place: a cast alone would cut decimals off."""
-    np.rint(values, out=values)
-    return np.clip(values, low, high, out=values)
+def resample(image: sitk.Image, grid: sitk.Image, interpolator: int, pixel_type: int) -> sitk.Image:
+    """Resample an image whose axes are LPS onto the voxels of `grid`; beyond its rim the nearest voxel counts."""
+    resample = sitk.ResampleImageFilter()
+    resample.SetSize(grid.GetSize())
+    resample.SetOutputSpacing(grid.GetSpacing())
+    resample.SetOutputOrigin(grid.GetOrigin())
+    resample.SetInterpolator(interpolator)
+    resample.SetOutputPixelType(pixel_type)
+    resample.UseNearestNeighborExtrapolatorOn()  # half a voxel at the rim lies beyond the outermost centres
+    return resample.Execute(image)
 
 
 def _nonzero(image: sitk.Image) -> sitk.Image:
@@ -224,7 +178,11 @@ def _nonzero(image: sitk.Image) -> sitk.Image:
 
 def _normalise(image: sitk.Image, mask: sitk.Image, target: Target) -> tuple[sitk.Image, sitk.Image]:
     """Crop to the mask's bounding box and normalise with nnU-Net's class, as nnU-Net does; return the mask as well."""
-    box = _bounding_box(mask)
+    shape = sitk.LabelShapeStatisticsImageFilter()
+    shape.Execute(mask)
+    if not shape.HasLabel(1):
+        raise ValueError("nothing but background")
+    box = shape.GetBoundingBox(1)  # x, y, z of the first voxel, then the size
     image, mask = (sitk.RegionOfInterest(whole, box[3:], box[:3]) for whole in (image, mask))
     scheme = getattr(default_normalization_schemes, str(target.normalization))
     normaliser = scheme(use_mask_for_norm=target.use_mask_for_norm, intensityproperties={})

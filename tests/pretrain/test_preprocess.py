@@ -4,19 +4,11 @@ import SimpleITK as sitk
 from nnunetv2.preprocessing.normalization.default_normalization_schemes import ZScoreNormalization
 from scipy import ndimage
 
-from nnunetv2_voco.pretrain.body import dilate, fill_slices, find_body
+from nnunetv2_voco.pretrain.body import find_body
 from nnunetv2_voco.pretrain.discover import discover
 from nnunetv2_voco.pretrain.phantom import LABELS, Phantom, make_phantom
 from nnunetv2_voco.pretrain.phantom_files import to_sitk, write_dicom
-from nnunetv2_voco.pretrain.preprocess import (
-    AIR_HU,
-    HIGHEST_HU,
-    HISTOGRAM_EDGES,
-    Target,
-    block_means,
-    count_hu,
-    prepare,
-)
+from nnunetv2_voco.pretrain.preprocess import AIR_HU, HIGHEST_HU, HISTOGRAM_EDGES, Target, block_means, prepare
 from nnunetv2_voco.pretrain.read import read_volume
 
 SPACING = (4.0, 3.0, 3.0)
@@ -76,24 +68,6 @@ def test_body_without_air_is_everything():
 
 def test_without_tissue_everything_is_body():
     assert body_on_voxels(to_sitk(np.full((12, 30, 30), -900, np.int16), (4, 4, 4))).all()
-
-
-@pytest.mark.parametrize("radius", [(0, 2, 2), (1, 1, 1), (1, 3, 2), (0, 0, 0), (0, 5, 4)])
-def test_dilation_is_that_of_itk(rng, radius):
-    mask = rng.random((9, 20, 21)) > 0.97
-    itk = sitk.BinaryDilate(sitk.GetImageFromArray(mask.astype(np.uint8)), radius[::-1], sitk.sitkBall)
-    np.testing.assert_array_equal(dilate(mask, radius), sitk.GetArrayFromImage(itk))
-
-
-def test_holes_are_filled_slice_by_slice(rng):
-    mask = rng.random((6, 24, 23)) > 0.55  # all sides show tissue: they are closed
-    framed = np.pad(mask, [(0, 0), (1, 1), (1, 1)], constant_values=True)
-    expected = np.array([ndimage.binary_fill_holes(section) for section in framed])[:, 1:-1, 1:-1]
-    np.testing.assert_array_equal(fill_slices(mask), expected)
-    sparse = rng.random((6, 24, 23)) > 0.8
-    expected = np.array([ndimage.binary_fill_holes(section) for section in sparse])
-    assert (expected != sparse).any()
-    np.testing.assert_array_equal(fill_slices(sparse), expected)
 
 
 def test_outside_of_the_body_is_air_and_the_rim_is_cropped(phantom):
@@ -164,11 +138,6 @@ def test_metal_is_cut_and_histogram_counts_the_body():
     fullest = prepared.histogram.argmax()
     assert HISTOGRAM_EDGES[fullest] < 50 < HISTOGRAM_EDGES[fullest + 1]
     assert prepared.histogram.sum() == pytest.approx(9000 / 7, rel=0.35)  # one in seven, the body has a rim
-
-
-def test_counts_are_those_of_a_histogram(rng):
-    values = np.concatenate([rng.integers(AIR_HU, HIGHEST_HU + 1, 5000), [AIR_HU, HIGHEST_HU]]).astype(np.int16)
-    np.testing.assert_array_equal(count_hu(values), np.histogram(values, bins=HISTOGRAM_EDGES)[0])
 
 
 def test_block_means_equal_brute_force(rng):
