@@ -119,7 +119,8 @@ def step_of(
                 total = model(*batch, **arguments)
             else:
                 valid = torch.ones_like(batch[1][:, 0], dtype=torch.bool)
-                total = model(*batch, valid, **arguments, **WEIGHTS, chunk=1 if way == "chunk" else None).total
+                places = batch[0].new_zeros(*batch[0].shape[:2], 2, 3)  # no place heads: the other way has none
+                total = model(*batch, valid, places, **arguments, **WEIGHTS, chunk=1 if way == "chunk" else None).total
         total.backward()
         nn.utils.clip_grad_norm_(trained, 1.0)
         optimizer.step()

