@@ -21,7 +21,8 @@ HIGHEST_HU = 3071
 MAP_BLOCK = 8
 """Edge in voxels of the blocks in which the share of body is recorded."""
 
-HISTOGRAM_EDGES = np.arange(AIR_HU, HIGHEST_HU + 2, 4) - 0.5
+HISTOGRAM_STEP_HU = 4
+HISTOGRAM_EDGES = np.arange(AIR_HU, HIGHEST_HU + 2, HISTOGRAM_STEP_HU) - 0.5
 """Bins of 4 HU in which the body's voxels are counted."""
 
 STEPS_PER_UNIT = 1000
@@ -104,14 +105,15 @@ def prepare(image: sitk.Image, target: Target) -> PreparedVolume:
     grid = body_grid(mask, image, spacing_xyz=spacing_lps_zyx[::-1].tolist())
     # interpolated as float32: into integers SimpleITK would cut decimals off instead of rounding
     array = sitk.GetArrayFromImage(resample(image, grid, sitk.sitkLinear, sitk.sitkFloat32))
-    body = sitk.GetArrayFromImage(resample(mask, grid, sitk.sitkNearestNeighbor, sitk.sitkUInt8)).astype(bool)
+    body = sitk.GetArrayFromImage(resample(mask, grid, sitk.sitkNearestNeighbor, sitk.sitkUInt8)).view(bool)
     if target.hounsfield:
         array[~body] = AIR_HU
-        array = np.clip(np.rint(array), AIR_HU, HIGHEST_HU).astype(np.int16)
+        array = _whole(array, AIR_HU, HIGHEST_HU)
     else:
-        array = np.clip(np.rint(array * STEPS_PER_UNIT), -32768, 32767).astype(np.int16)
+        array *= STEPS_PER_UNIT
+        array = _whole(array, -32768, 32767)
     array, body = (np.ascontiguousarray(a.transpose(target.transpose)) for a in (array, body))
-    histogram = np.histogram(array[body][::7], bins=HISTOGRAM_EDGES)[0] if target.hounsfield else None
+    histogram = count_hu(array[body][::7]) if target.hounsfield else None
     return PreparedVolume(array, block_means(body, MAP_BLOCK), histogram, content, grid.GetOrigin())
 
 
@@ -134,6 +136,11 @@ def block_means(mask: np.ndarray, block: int) -> np.ndarray:
     counts = padded.reshape(z, block, y, block, x, block).sum(axis=1, dtype=np.uint8)  # planes first: the fastest way
     counts = counts.sum(axis=2, dtype=np.uint16).sum(axis=3, dtype=np.uint32)
     return np.rint(counts * (255 / block**3)).astype(np.uint8)
+
+
+def count_hu(values: np.ndarray) -> np.ndarray:
+    """Count whole HU in [`AIR_HU`, `HIGHEST_HU`] in the bins of `HISTOGRAM_EDGES`."""
+    return np.bincount((values - AIR_HU) // HISTOGRAM_STEP_HU, minlength=len(HISTOGRAM_EDGES) - 1)
 
 
 def body_grid(mask: sitk.Image, image: sitk.Image, *, spacing_xyz: list[float]) -> sitk.Image:
@@ -169,6 +176,12 @@ def resample(image: sitk.Image, grid: sitk.Image, interpolator: int, pixel_type:
     resample.SetOutputPixelType(pixel_type)
     resample.UseNearestNeighborExtrapolatorOn()  # half a voxel at the rim lies beyond the outermost centres
     return resample.Execute(image)
+
+
+def _whole(values: np.ndarray, low: int, high: int) -> np.ndarray:
+    """Round and limit, in place, then cast to int16: a cast alone would cut decimals off."""
+    np.rint(values, out=values)
+    return np.clip(values, low, high, out=values).astype(np.int16)
 
 
 def _nonzero(image: sitk.Image) -> sitk.Image:

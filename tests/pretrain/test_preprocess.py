@@ -8,7 +8,15 @@ from nnunetv2_voco.pretrain.body import find_body
 from nnunetv2_voco.pretrain.discover import discover
 from nnunetv2_voco.pretrain.phantom import LABELS, Phantom, make_phantom
 from nnunetv2_voco.pretrain.phantom_files import to_sitk, write_dicom
-from nnunetv2_voco.pretrain.preprocess import AIR_HU, HIGHEST_HU, HISTOGRAM_EDGES, Target, block_means, prepare
+from nnunetv2_voco.pretrain.preprocess import (
+    AIR_HU,
+    HIGHEST_HU,
+    HISTOGRAM_EDGES,
+    Target,
+    block_means,
+    count_hu,
+    prepare,
+)
 from nnunetv2_voco.pretrain.read import read_volume
 
 SPACING = (4.0, 3.0, 3.0)
@@ -138,6 +146,11 @@ def test_metal_is_cut_and_histogram_counts_the_body():
     fullest = prepared.histogram.argmax()
     assert HISTOGRAM_EDGES[fullest] < 50 < HISTOGRAM_EDGES[fullest + 1]
     assert prepared.histogram.sum() == pytest.approx(9000 / 7, rel=0.35)  # one in seven, the body has a rim
+
+
+def test_counts_are_those_of_a_histogram(rng):
+    values = np.concatenate([rng.integers(AIR_HU, HIGHEST_HU + 1, 5000), [AIR_HU, HIGHEST_HU]]).astype(np.int16)
+    np.testing.assert_array_equal(count_hu(values), np.histogram(values, bins=HISTOGRAM_EDGES)[0])
 
 
 def test_block_means_equal_brute_force(rng):

@@ -1,0 +1,38 @@
+import numpy as np
+import pytest
+import SimpleITK as sitk
+from scipy import ndimage
+
+from nnunetv2_voco.pretrain.preprocess import resample
+
+
+@pytest.mark.parametrize("dtype", [np.int16, np.float32])
+def test_linear_equals_interpolation_in_three_dimensions(rng, dtype):
+    volume = (1000 * rng.normal(size=(7, 9, 8))).astype(dtype)
+    image, grid = sitk.GetImageFromArray(volume), sitk.Image([15, 5, 11], sitk.sitkUInt8)
+    grid.SetOrigin((0.0, -0.3, -0.4))
+    grid.SetSpacing((0.5, 2.1, 0.68))
+    zyx = [o + s * np.arange(n) for o, s, n in zip((-0.4, -0.3, 0), (0.68, 2.1, 0.5), (11, 5, 15), strict=True)]
+    truth = ndimage.map_coordinates(
+        volume.astype(float), np.meshgrid(*zyx, indexing="ij"), order=1, mode="nearest", output=float
+    )
+    values = sitk.GetArrayFromImage(resample(image, grid, sitk.sitkLinear, sitk.sitkFloat32))
+    np.testing.assert_allclose(values, truth, atol=1e-3)
+
+
+@pytest.mark.parametrize("interpolator", [sitk.sitkLinear, sitk.sitkNearestNeighbor])
+def test_voxels_themselves_are_not_changed(rng, interpolator):
+    volume = rng.integers(-1024, 3072, (7, 9, 8)).astype(np.int16)
+    grid = sitk.Image([7, 8, 6], sitk.sitkUInt8)
+    grid.SetOrigin((1.0, 1.0, 1.0))
+    values = sitk.GetArrayFromImage(resample(sitk.GetImageFromArray(volume), grid, interpolator, sitk.sitkFloat32))
+    np.testing.assert_array_equal(values, volume[1:, 1:, 1:])
+
+
+def test_a_single_voxel_counts_everywhere_along_its_axis(rng):
+    volume = rng.normal(size=(1, 3, 1)).astype(np.float32)
+    grid = sitk.Image([2, 3, 2], sitk.sitkUInt8)
+    grid.SetOrigin((-0.3, 0.0, -0.4))
+    grid.SetSpacing((0.7, 1.0, 0.7))
+    values = sitk.GetArrayFromImage(resample(sitk.GetImageFromArray(volume), grid, sitk.sitkLinear, sitk.sitkFloat32))
+    np.testing.assert_allclose(values, np.broadcast_to(volume, (2, 3, 2)), rtol=1e-6)
