@@ -75,6 +75,7 @@ thead th {{ vertical-align: bottom; border-bottom: 2px solid var(--muted); font-
 tbody th {{ font-weight: 500; }}
 .prose {{ min-width: 13rem; }}
 .number {{ text-align: right; white-space: nowrap; }}
+thead .number {{ white-space: normal; }}
 .good {{ color: var(--good); }} .bad {{ color: var(--bad); }} .quiet {{ color: var(--muted); }}
 td.good, td.bad {{ font-weight: 600; }}
 .note.good, .note.bad {{ color: inherit; }}

@@ -1,6 +1,7 @@
 """`voco_demo`: the whole story on phantoms, from raw volumes to a report. Heavy imports wait until help was given."""
 
 import argparse
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -32,7 +33,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     from nnunetv2_voco.evaluation.demo.settings import FULL, SMALL
     from nnunetv2_voco.evaluation.demo.story import Story
 
-    story = Story(args.out.absolute(), SMALL if args.small else FULL)
+    story = Story(args.out.resolve(), SMALL if args.small else FULL)
+    for name in ("SIGTERM", "SIGHUP"):  # as Ctrl-C: the command at work is ended, too; Windows has no SIGHUP
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.default_int_handler)
     try:
         prepare_folder(story.out, "small" if args.small else "full")
         story.run(lambda line: print(line, flush=True))
@@ -58,6 +62,7 @@ def prepare_folder(out: Path, size: str) -> None:
     if out.exists() and not out.is_dir():
         raise ValueError(f"{out}: is a file; name a new folder")
     inside = {entry.name for entry in out.iterdir()} if out.is_dir() else set()
+    inside = {name for name in inside if not name.startswith(".report.html.")}  # killed while it was written
     if inside - OWN or (inside and "done" not in inside):
         raise ValueError(
             f"{out}: holds {', '.join(sorted(inside - OWN)[:3]) or 'no demo'}; nothing is overwritten, name a new "

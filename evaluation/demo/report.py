@@ -4,9 +4,8 @@ from pathlib import Path
 
 import numpy as np
 
-from nnunetv2_voco.evaluation.demo.commands import exports
 from nnunetv2_voco.evaluation.demo.outcome import Outcome
-from nnunetv2_voco.evaluation.demo.overlay import overlay, read_array, richest_slice
+from nnunetv2_voco.evaluation.demo.overlay import colour, overlay, read_array, richest_slice
 from nnunetv2_voco.evaluation.demo.settings import DemoSettings
 from nnunetv2_voco.evaluation.demo.story import Story
 from nnunetv2_voco.evaluation.page import Cell, Drawing, Page, Picture
@@ -15,6 +14,7 @@ from nnunetv2_voco.evaluation.svg import new_figure
 
 COLOURS = {"VoCo": SERIES[0], "scratch": SERIES[1]}
 MARKERS = {"VoCo": "o", "scratch": "s"}
+KEY_COLUMNS = 3
 
 
 def verdict(outcome: Outcome, settings: DemoSettings) -> tuple[str, str]:
@@ -24,6 +24,8 @@ def verdict(outcome: Outcome, settings: DemoSettings) -> tuple[str, str]:
         f"mean Dice {voco:.3f} from the pre-trained weights and {scratch:.3f} from scratch, difference "
         f"{gain.value:+.3f} (95 % interval over {settings.test} test cases {gain.low:+.3f} to {gain.high:+.3f})"
     )
+    if not settings.is_meaningful:
+        return f"A trial run with `--small`, whose figures mean nothing: {numbers}.", "bad"
     if gain.is_above_zero:
         reduction = (voco - scratch) / (1 - scratch)
         return f"Pre-training helped: {numbers}; the error is {reduction:.0%} smaller. One seed.", "good"
@@ -43,8 +45,6 @@ def write_report(story: Story, outcome: Outcome) -> Path:
     )
     text, tone = verdict(outcome, settings)
     page.note(text, tone=tone)
-    if not settings.is_meaningful:
-        page.note("Made with `--small`, to see that everything works: these figures mean nothing.", tone="bad")
     page.paragraph(
         "A demonstration on phantoms with a small network, not evidence about patients; for that there is "
         "`voco_benchmark`, with seeds, label fractions and your data."
@@ -55,7 +55,9 @@ def write_report(story: Story, outcome: Outcome) -> Path:
     page.drawings([_organs(outcome)])
     page.table(["organ", "VoCo", "scratch", "difference"], _rows(outcome), caption=_caption(outcome, settings))
     page.heading("A test case")
-    page.pictures(_pictures(story))
+    pictures, shown = _pictures(story)
+    page.pictures(pictures)
+    page.drawings([_key(shown, outcome)])
     page.heading("What was loaded")
     page.table(
         ["part of the encoder", "parameters", "from the checkpoint"],
@@ -75,12 +77,7 @@ def write_report(story: Story, outcome: Outcome) -> Path:
         "in `pretrained/`."
     )
     page.heading("The commands")
-    lines = list(exports(story.environment))
-    for step in story.steps():
-        variables = "".join(f"{name}={value} " for name, value in step.environment.items())
-        lines += ["", f"# {step.title}", *(variables + str(each) for each in step.commands)]
-        lines += [f"# {step.remark}"] * bool(step.remark)
-    page.code("\n".join(lines))
+    page.code(story.script())
     page.heading("What it took")
     seconds = story.seconds()
     page.table(
@@ -159,8 +156,8 @@ def _name(organ: str, outcome: Outcome) -> str:
     return organ.replace("_", " ") + " ≈" * any(organ in pair for pair in outcome.look_alikes)
 
 
-def _pictures(story: Story) -> list[Picture]:
-    """Show one coronal slice of the first test case: the CT, the truth, both predictions."""
+def _pictures(story: Story) -> tuple[list[Picture], list[int]]:
+    """Show one coronal slice of the first test case: the CT, the truth, both predictions; and say which labels."""
     truth_file = sorted((story.raw / "labelsTs").glob("*.nii.gz"))[0]
     image = read_array(story.raw / "imagesTs" / truth_file.name.replace(".nii.gz", "_0000.nii.gz"))
     truth = read_array(truth_file)
@@ -169,7 +166,8 @@ def _pictures(story: Story) -> list[Picture]:
     for start in ("VoCo", "scratch"):
         shown[start] = read_array(story.predictions(start) / truth_file.name)
     case = truth_file.name.removesuffix(".nii.gz")
-    return [
+    found = {int(label) for labels in shown.values() if labels is not None for label in np.unique(labels[:, y])}
+    pictures = [
         Picture(
             overlay(image, labels, y=y, spacing_mm=(1.0, 1.0)),
             alt=f"Coronal slice of {case}: {name}" + ("" if labels is None else ", organs in colour"),
@@ -177,3 +175,16 @@ def _pictures(story: Story) -> list[Picture]:
         )
         for name, labels in shown.items()
     ]
+    return pictures, sorted(found - {0})
+
+
+def _key(labels: list[int], outcome: Outcome) -> Drawing:
+    """Say which colour is which organ; the phantoms' labels are numbered in the order of their names."""
+    from matplotlib.patches import Patch
+
+    names = [_name(outcome.organs[label - 1], outcome) for label in labels]
+    figure, axes = new_figure(4.6, 0.2 + 0.22 * -(-len(labels) // KEY_COLUMNS))
+    axes[0, 0].set_axis_off()
+    patches = [Patch(color=colour(label), label=name) for label, name in zip(labels, names, strict=True)]
+    axes[0, 0].legend(handles=patches, ncol=KEY_COLUMNS, loc="center", frameon=False)
+    return Drawing(figure, alt=f"Colours of the organs: {', '.join(names)}", caption="Seen from the front, head up")

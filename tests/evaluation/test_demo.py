@@ -1,7 +1,9 @@
 import json
 import os
+import shlex
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,7 +11,8 @@ import numpy as np
 import pytest
 
 from nnunetv2_voco.evaluation.demo.cli import main, prepare_folder
-from nnunetv2_voco.evaluation.demo.commands import CommandFailed, command
+from nnunetv2_voco.evaluation.demo.commands import CommandFailed, command, folded
+from nnunetv2_voco.evaluation.demo.lock import locked
 from nnunetv2_voco.evaluation.demo.outcome import Outcome
 from nnunetv2_voco.evaluation.demo.overlay import SCALE, colour, overlay, richest_slice
 from nnunetv2_voco.evaluation.demo.report import verdict
@@ -120,6 +123,93 @@ def test_folder_of_something_else_or_of_another_size_is_refused(tmp_path: Path):
 def test_steps_use_public_commands_only(tmp_path: Path):
     words = {each.words[0] for step in Story(tmp_path).steps() for each in step.commands}
     assert all(word.startswith(("voco_", "nnUNetv2_")) for word in words)
+
+
+def test_a_trial_run_claims_nothing(rng):
+    scratch = rng.uniform(0.4, 0.6, (2, 3))
+    text, tone = verdict(outcome(scratch + 0.1, scratch), SMALL)
+    assert "mean nothing" in text
+    assert "helped" not in text
+    assert tone != "good"
+
+
+def test_long_commands_are_folded_to_what_a_shell_reads_as_the_same():
+    line = str(command("voco_pretrain", "a folder", "-o", "out", *("--option-of-some-length", "1,2,3") * 8))
+    folded_line = folded(line, width=80)
+    assert max(map(len, folded_line.splitlines())) <= 80
+    assert "\n    --option-of-some-length 1,2,3" in folded_line
+    script = f"printf '%s\\n' {folded_line}"
+    heard = subprocess.run(["sh", "-c", script], check=True, capture_output=True, text=True).stdout.splitlines()
+    assert heard == shlex.split(line)
+    assert folded("voco_demo out") == "voco_demo out"
+
+
+def test_report_shows_commands_of_an_uninterrupted_run_and_no_path_of_this_machine(tmp_path: Path):
+    story = Story(tmp_path / "demo")
+    fresh = story.script()
+    story.encoder.parent.mkdir(parents=True)
+    (story.encoder.parent / "config.json").touch()
+    story.model(VOCO_PLANS).mkdir(parents=True)
+    (story.model(VOCO_PLANS) / "checkpoint_best.pth").touch()
+    assert story.script() == fresh
+    assert str(tmp_path) not in fresh
+    continued = {step.name: step.goes_on[0].words[-1] for step in story.steps() if step.goes_on}
+    assert continued == {"pretrain": "--continue", "train_VoCo": "--c"}
+
+
+def test_pretraining_that_a_signal_ended_is_not_taken_for_done(tmp_path: Path):
+    story = Story(tmp_path)
+    story.encoder.parent.mkdir(parents=True)
+    (story.encoder.parent / "config.json").write_text('{"steps": 6}')
+    after = next(step.after for step in story.steps() if step.name == "pretrain")
+    log = story.encoder.parent / "log.jsonl"
+    log.write_text('{"step": 3}\n{"step": 6}\n')
+    after()
+    log.write_text('{"step": 3}\n')
+    with pytest.raises(CommandFailed, match="before its 6 steps"):
+        after()
+
+
+def test_two_demos_never_work_in_one_folder(tmp_path: Path):
+    pytest.importorskip("fcntl")
+    with locked(tmp_path / "lock"), pytest.raises(ValueError, match="is at work here"), locked(tmp_path / "lock"):
+        pass
+    with locked(tmp_path / "lock") as descriptors:
+        orphan = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, pass_fds=descriptors)
+    try:  # the demo is gone, its command is not
+        with pytest.raises(ValueError, match="is at work here"), locked(tmp_path / "lock"):
+            pass
+    finally:
+        orphan.communicate(b"\n")
+    with locked(tmp_path / "lock"):
+        pass
+
+
+def test_a_command_ends_with_the_demo_that_started_it(tmp_path: Path):
+    file = tmp_path / "pid"
+    sleeper = f"import os, time; open({str(file)!r}, 'w').write(str(os.getpid())); time.sleep(60)"
+    code = (
+        "import signal; from pathlib import Path; from nnunetv2_voco.evaluation.demo.commands import command\n"
+        "signal.signal(signal.SIGTERM, signal.default_int_handler)\n"
+        f"command('python', '-c', {sleeper!r}).run(Path({str(tmp_path / 'log')!r}), {{}}, folder=Path('.'))"
+    )
+    demo = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 30
+    while not (file.exists() and file.read_text()) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    demo.terminate()
+    assert demo.wait(30) != 0
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(file.read_text()), 0)
+
+
+def test_what_a_command_printed_last_is_told_while_it_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("nnunetv2_voco.evaluation.demo.commands.SAY_EVERY_SECONDS", 0.1)
+    told: list[str] = []
+    talking = command("python", "-c", "import time; print('bar 1\\rbar 2', end=''); time.sleep(1)")
+    talking.run(tmp_path / "log", {}, folder=tmp_path, say=told.append)
+    assert told[-1] == "bar 2"
+    assert len(told) == len(set(told))
 
 
 @pytest.mark.slow
