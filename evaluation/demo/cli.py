@@ -21,7 +21,9 @@ def build_parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     parser.add_argument("out", nargs="?", default="voco_demo", type=Path, metavar="OUT", help="default: voco_demo")
-    parser.add_argument("--small", action="store_true", help="a minute, to see that everything works; without meaning")
+    parser.add_argument(
+        "--small", action="store_true", help="two minutes, to see that everything works; without meaning"
+    )
     return parser
 
 

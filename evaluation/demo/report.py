@@ -15,6 +15,7 @@ from nnunetv2_voco.evaluation.svg import new_figure
 COLOURS = {"VoCo": SERIES[0], "scratch": SERIES[1]}
 MARKERS = {"VoCo": "o", "scratch": "s"}
 KEY_COLUMNS = 3
+ONE_SEED = "; this is one seed, and another may differ by more than the interval, which is that of the cases alone"
 
 
 def verdict(outcome: Outcome, settings: DemoSettings) -> tuple[str, str]:
@@ -28,10 +29,10 @@ def verdict(outcome: Outcome, settings: DemoSettings) -> tuple[str, str]:
         return f"A trial run with `--small`, whose figures mean nothing: {numbers}.", "bad"
     if gain.is_above_zero:
         reduction = (voco - scratch) / (1 - scratch)
-        return f"Pre-training helped: {numbers}; the error is {reduction:.0%} smaller. One seed.", "good"
+        return f"Pre-training helped: {numbers}; the error is {reduction:.0%} smaller{ONE_SEED}.", "good"
     if gain.is_below_zero:
-        return f"Pre-training hurt here: {numbers}. One seed.", "bad"
-    return f"No clear gain: {numbers}. One seed.", ""
+        return f"Pre-training hurt here: {numbers}{ONE_SEED}.", "bad"
+    return f"No clear gain: {numbers}{ONE_SEED}.", ""
 
 
 def write_report(story: Story, outcome: Outcome) -> Path:

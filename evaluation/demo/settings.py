@@ -66,4 +66,4 @@ SMALL = DemoSettings(
     val_iterations_per_epoch=1,
     is_meaningful=False,
 )  # fmt: skip
-"""To see within a minute that everything works; its figures mean nothing."""
+"""To see within two minutes that everything works; its figures mean nothing."""
