@@ -26,6 +26,7 @@ class Experiment:
         epochs: Length of the training. The phases of a schedule, such as a warm-up, keep their share of it.
         iterations_per_epoch: Training steps in an epoch.
         val_iterations_per_epoch: Steps of the running validation in an epoch.
+        initial_lr: Highest learning rate of the schedule, in place of the trainer's.
         from_scratch: Load no weights, under the same schedule: the fair twin of any trainer.
 
     Raises:
@@ -38,6 +39,7 @@ class Experiment:
     epochs: int | None = None
     iterations_per_epoch: int | None = None
     val_iterations_per_epoch: int | None = None
+    initial_lr: float | None = None
     from_scratch: bool = False
 
     def __post_init__(self) -> None:
@@ -49,6 +51,9 @@ class Experiment:
             value = getattr(self, name)
             if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < lowest):
                 raise ValueError(f"{PLANS_KEY}: {name} {value!r} is not null or an integer of {lowest} or more")
+        rate = self.initial_lr
+        if rate is not None and (isinstance(rate, bool) or not isinstance(rate, (int, float)) or not 0 < rate < 1):
+            raise ValueError(f"{PLANS_KEY}: initial_lr {rate!r} is not null or a learning rate between 0 and 1")
         if not isinstance(self.from_scratch, bool):
             raise ValueError(f"{PLANS_KEY}: from_scratch {self.from_scratch!r} is not true or false")
 

@@ -57,7 +57,7 @@ class nnUNetTrainerVoCo(nnUNetTrainer):
     ) -> None:
         self.experiment = Experiment.from_plans(plans)
         super().__init__(plans, configuration, fold, dataset_json, device)
-        self.initial_lr = self.peak_lr
+        self.initial_lr = self.experiment.initial_lr or self.peak_lr
         self.num_epochs = self.experiment.epochs or self.length_epochs
         self.num_iterations_per_epoch = self.experiment.iterations_per_epoch or self.num_iterations_per_epoch
         self.num_val_iterations_per_epoch = (

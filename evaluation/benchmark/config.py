@@ -4,6 +4,7 @@ import difflib
 import os
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -66,6 +67,7 @@ class DatasetGrid:
         epochs: Length of a run; the trainer's own if None.
         iterations_per_epoch: nnU-Net's 250 if None.
         val_iterations_per_epoch: nnU-Net's 50 if None.
+        initial_lr: Highest learning rate of the schedules; the trainers' own if None.
         validation_cases: Number of validation cases, the same for all runs of a fold; all if None.
         nsd_tolerance_mm: Distance within which surfaces count as equal.
     """
@@ -83,6 +85,7 @@ class DatasetGrid:
     epochs: int | None = None
     iterations_per_epoch: int | None = None
     val_iterations_per_epoch: int | None = None
+    initial_lr: float | None = None
     validation_cases: int | None = None
     nsd_tolerance_mm: float = 2.0
 
@@ -97,6 +100,8 @@ class DatasetGrid:
         for name in ("folds", "seeds"):
             if not all(isinstance(value, int) and value >= 0 for value in getattr(self, name)):
                 raise ConfigError(f"{name}: expected whole numbers from 0 on, found {list(getattr(self, name))}")
+        if self.initial_lr is not None and not (isinstance(self.initial_lr, float) and 0 < self.initial_lr < 1):
+            raise ConfigError(f"initial_lr: expected a learning rate between 0 and 1, found {self.initial_lr!r}")
         if not self.nsd_tolerance_mm > 0:
             raise ConfigError(f"nsd_tolerance_mm: {self.nsd_tolerance_mm} is not positive")
 
@@ -187,6 +192,9 @@ def _grid(entry: Mapping[str, Any], folder: Path) -> DatasetGrid:
             settings["labels"] = tuple(parse_amount(value) for value in settings["labels"])
         except ValueError as error:
             raise ConfigError(f"labels: {error}") from None
+    if isinstance(settings.get("initial_lr"), str):  # YAML takes 3e-3, without a point, for text
+        with suppress(ValueError):
+            settings["initial_lr"] = float(settings["initial_lr"])
     twin = Initialisation(name=SCRATCH, checkpoint=None)
     listed = [_initialisation(item, folder) for item in settings.get("initialisations") or []]
     settings["initialisations"] = (twin, *(item for item in listed if item != twin))

@@ -100,6 +100,7 @@ def _runs_of_dataset(grid: DatasetGrid, dataset: PlannedDataset) -> Iterator[Pla
                 "epochs": grid.epochs,
                 "iterations_per_epoch": grid.iterations_per_epoch,
                 "val_iterations_per_epoch": grid.val_iterations_per_epoch,
+                "initial_lr": grid.initial_lr,
                 "from_scratch": sources[name] is None,
             }
             yield _planned_run(

@@ -21,6 +21,7 @@ class DemoSettings:
         epochs: Of the fine-tuning.
         iterations_per_epoch: Steps in an epoch.
         val_iterations_per_epoch: Steps of the running validation in an epoch.
+        initial_lr: Highest learning rate of the fine-tuning.
         seed: Of initial weights and batches.
         dataset: Number of the data set.
         is_meaningful: Whether the trainings are long enough for their figures to be looked at.
@@ -42,6 +43,7 @@ class DemoSettings:
     epochs: int = 16
     iterations_per_epoch: int = 50
     val_iterations_per_epoch: int = 8
+    initial_lr: float = 3e-3
     seed: int = 0
     dataset: int = 910
     is_meaningful: bool = True

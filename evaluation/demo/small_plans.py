@@ -42,6 +42,7 @@ def write_experiment(folder: Path, settings: DemoSettings) -> None:
         "epochs": settings.epochs,
         "iterations_per_epoch": settings.iterations_per_epoch,
         "val_iterations_per_epoch": settings.val_iterations_per_epoch,
+        "initial_lr": settings.initial_lr,
         "from_scratch": False,
     }
     twin = copy.deepcopy(plans)

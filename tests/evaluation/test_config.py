@@ -51,6 +51,12 @@ def test_paths_start_at_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert read(tmp_path, moved).datasets[0].initialisations[1].checkpoint == str(tmp_path / "elsewhere/ct.pth")
 
 
+@pytest.mark.parametrize("written", ["3e-3", "0.003"])
+def test_learning_rate_may_be_written_in_either_way(tmp_path: Path, written: str) -> None:
+    grid = read(tmp_path, f"initial_lr: {written}\ndatasets: [904]").datasets[0]
+    assert grid.initial_lr == 0.003
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -63,6 +69,8 @@ def test_paths_start_at_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         ({"labels": ["many"]}, "labels: amount of labels 'many'"),
         ({"seeds": [0, -1]}, "seeds: expected whole numbers from 0 on"),
         ({"folds": ["all"]}, "folds: expected whole numbers"),
+        ({"initial_lr": "fast"}, "initial_lr: expected a learning rate between 0 and 1, found 'fast'"),
+        ({"initial_lr": 3}, "initial_lr: expected a learning rate between 0 and 1, found 3"),
         ({"epochs": 0}, "epochs: expected a whole number from 1 on, found 0"),
         ({"jobs": 1.5}, "jobs: expected a whole number"),
         ({"device": "gpu"}, "device: 'gpu' is none of cuda, cpu, mps"),

@@ -57,6 +57,7 @@ def test_plans_without_a_block_change_nothing() -> None:
         ({"epochs": 0}, "epochs 0 is not null or an integer of 1 or more"),
         ({"epochs": 2.5}, "epochs 2.5 is not"),
         ({"iterations_per_epoch": True}, "iterations_per_epoch True is not"),
+        ({"initial_lr": "1e-3"}, "initial_lr '1e-3' is not"),
         ({"val_iterations_per_epoch": "3"}, "val_iterations_per_epoch '3' is not"),
         ({"seed": -1}, "seed -1 is not null or an integer of 0 or more"),
         ({"from_scratch": 1}, "from_scratch 1 is not true or false"),
@@ -107,9 +108,10 @@ def test_all_three_generators_are_functions_of_the_numbers() -> None:
 def test_trainer_obeys_cases_and_lengths(experiment: Callable) -> None:
     trainer = experiment(
         training_cases=CASES[3:], validation_cases=CASES[:1], epochs=2, iterations_per_epoch=4,
-        val_iterations_per_epoch=3,
+        val_iterations_per_epoch=3, initial_lr=0.003,
     )  # fmt: skip
     trainer.on_train_start()
+    assert trainer.optimizer.param_groups[0]["lr"] == trainer.initial_lr == 0.003
     assert trainer.dataloader_train.data_loader.indices == CASES[3:]
     assert trainer.dataloader_val.data_loader.indices == CASES[:1]
     assert (trainer.num_epochs, trainer.num_iterations_per_epoch, trainer.num_val_iterations_per_epoch) == (2, 4, 3)
