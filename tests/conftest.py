@@ -1,10 +1,7 @@
 """Fixtures shared by all tests, and the import path of a bare checkout."""
 
-from collections.abc import Callable
 from importlib.util import find_spec
-from multiprocessing.pool import ThreadPool
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -30,13 +27,3 @@ def shared_ct() -> Path:
     if not folder.is_dir():
         pytest.skip(f"real CTs are not here ({folder})")
     return folder
-
-
-@pytest.fixture
-def verify_dataset_integrity(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], None]:
-    """nnU-Net's own check of a raw dataset, in threads: its pool of processes waits for ever when one of them dies."""
-    from nnunetv2.experiment_planning import verify_dataset_integrity as nnunet_integrity
-
-    threads = SimpleNamespace(get_context=lambda _method: SimpleNamespace(Pool=ThreadPool))
-    monkeypatch.setattr(nnunet_integrity, "multiprocessing", threads)
-    return lambda folder: nnunet_integrity.verify_dataset_integrity(str(folder), num_processes=1)

@@ -3,7 +3,8 @@
 import argparse
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 OWN = frozenset({"ct", "done", "logs", "nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results", "pretrained",
@@ -36,23 +37,33 @@ def main(argv: Sequence[str] | None = None) -> None:
     from nnunetv2_voco.evaluation.demo.story import Story
 
     story = Story(args.out.resolve(), SMALL if args.small else FULL)
-    for name in ("SIGTERM", "SIGHUP"):  # as Ctrl-C: the command at work is ended, too; Windows has no SIGHUP
-        if hasattr(signal, name):
-            signal.signal(getattr(signal, name), signal.default_int_handler)
     try:
-        prepare_folder(story.out, "small" if args.small else "full")
-        story.run(lambda line: print(line, flush=True))
+        with _ending_as_by_ctrl_c():
+            prepare_folder(story.out, "small" if args.small else "full")
+            story.run(lambda line: print(line, flush=True))
 
-        from nnunetv2_voco.evaluation.demo.outcome import read_outcome
-        from nnunetv2_voco.evaluation.demo.report import verdict, write_report
+            from nnunetv2_voco.evaluation.demo.outcome import read_outcome
+            from nnunetv2_voco.evaluation.demo.report import verdict, write_report
 
-        outcome = read_outcome(story)
-        report = write_report(story, outcome)
-        print(f"\n{verdict(outcome, story.settings)[0]}\nreport: {report}")
+            outcome = read_outcome(story)
+            report = write_report(story, outcome)
+            print(f"\n{verdict(outcome, story.settings)[0]}\nreport: {report}")
     except KeyboardInterrupt:
         sys.exit("\nvoco_demo: interrupted; the same command goes on")
     except (CommandFailed, OSError, ValueError) as error:
         sys.exit(f"voco_demo: {error}")
+
+
+@contextmanager
+def _ending_as_by_ctrl_c() -> Iterator[None]:
+    """Let SIGTERM and SIGHUP end the command at work, too; whoever called gets the former handlers back."""
+    numbers = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]  # not all on Windows
+    before = {number: signal.signal(number, signal.default_int_handler) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
 
 def prepare_folder(out: Path, size: str) -> None:

@@ -1,6 +1,7 @@
 import json
 import os
 import shlex
+import signal
 import subprocess
 import sys
 import time
@@ -82,7 +83,9 @@ def test_slice_shows_most_organs_and_labels_keep_their_colours():
 def test_small_plans_keep_everything_but_network_and_patch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     folder = make_dataset(tmp_path, monkeypatch)
     settings = replace(SMALL, features=(4, 8))
-    write_small_plans(folder, settings)
+    write_small_plans(
+        folder, features=settings.features, patch_size=settings.patch_size, batch_size=settings.batch_size
+    )
     before, after = (json.loads((folder / f"{name}.json").read_text()) for name in ("nnUNetPlans", SMALL_PLANS))
     old, new = (plans["configurations"]["3d_fullres"] for plans in (before, after))
     assert new["architecture"]["arch_kwargs"]["features_per_stage"] == [4, 8]
@@ -118,6 +121,14 @@ def test_folder_of_something_else_or_of_another_size_is_refused(tmp_path: Path):
     prepare_folder(tmp_path / "new", "full")
     with pytest.raises(ValueError, match="another size"):
         prepare_folder(tmp_path / "new", "small")
+
+
+def test_caller_gets_its_signal_handlers_back(tmp_path: Path):
+    before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
+    (tmp_path / "thesis.docx").touch()
+    with pytest.raises(SystemExit):
+        main([str(tmp_path)])
+    assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)] == before
 
 
 def test_steps_use_public_commands_only(tmp_path: Path):

@@ -1,12 +1,12 @@
 import csv
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import SimpleITK as sitk
 import torch
+from nnunetv2.experiment_planning.verify_dataset_integrity import verify_dataset_integrity
 
 from nnunetv2_voco.labelling.cli import main
 from nnunetv2_voco.labelling.model import UnusableModel, load_model
@@ -43,16 +43,14 @@ def rows(dataset: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(table))
 
 
-def test_dataset_is_complete_for_nnunet_and_labels_are_the_predictors(
-    model: Path, cts: Path, tmp_path: Path, verify_dataset_integrity: Callable[[Path], None]
-) -> None:
+def test_dataset_is_complete_for_nnunet_and_labels_are_the_predictors(model: Path, cts: Path, tmp_path: Path) -> None:
     dataset = tmp_path / "raw" / "Dataset123_Pool"
     count = pseudolabel(request_for(model, cts, dataset), say=lambda text: None)
     description = json.loads((dataset / "dataset.json").read_text())
     assert description["labels"] == {"background": 0, "organ": 1, "tumour": 2}
     assert description["numTraining"] == count == len(rows(dataset)) == 3
     assert any(row["confidence"] for row in rows(dataset))
-    verify_dataset_integrity(dataset)
+    verify_dataset_integrity(str(dataset), num_processes=1)
     predictor = load_model(model, device=torch.device("cpu"), use_mirroring=False, step=1.0)
     for row in rows(dataset):
         image = sitk.ReadImage(str(dataset / "imagesTr" / f"{row['case']}_0000.nii.gz"))
@@ -69,9 +67,7 @@ def test_dataset_is_complete_for_nnunet_and_labels_are_the_predictors(
         assert int(row["voxels organ"]) == (expected == 1).sum()
 
 
-def test_it_goes_on_where_it_was_and_takes_no_volume_twice(
-    model: Path, cts: Path, tmp_path: Path, verify_dataset_integrity: Callable[[Path], None]
-) -> None:
+def test_it_goes_on_where_it_was_and_takes_no_volume_twice(model: Path, cts: Path, tmp_path: Path) -> None:
     dataset = tmp_path / "raw" / "Dataset123_Pool"
     hidden = tmp_path / "later"
     moved = sorted(cts.iterdir())[-1]
@@ -87,7 +83,7 @@ def test_it_goes_on_where_it_was_and_takes_no_volume_twice(
     assert sum("already there" in text for text in said) == first
     assert all(file.stat().st_mtime_ns == time for file, time in before.items())
     assert len({row["case"] for row in rows(dataset)}) == 3
-    verify_dataset_integrity(dataset)
+    verify_dataset_integrity(str(dataset), num_processes=1)
 
 
 def test_cases_below_the_least_confidence_are_listed_and_left_out(model: Path, cts: Path, tmp_path: Path) -> None:

@@ -1,10 +1,10 @@
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import SimpleITK as sitk
+from nnunetv2.experiment_planning.verify_dataset_integrity import verify_dataset_integrity
 
 from nnunetv2_voco.pretrain.phantom import LABELS, main
 from nnunetv2_voco.pretrain.phantom_dataset import write_phantom_dataset
@@ -16,9 +16,9 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_phantom_dataset(tmp_path_factory.mktemp("raw"), 7, training=2, test=1, spacing_mm=8.0)
 
 
-def test_dataset_is_what_nnunet_expects(dataset: Path, verify_dataset_integrity: Callable[[Path], None]):
+def test_dataset_is_what_nnunet_expects(dataset: Path):
     assert dataset.name == "Dataset007_Phantoms"
-    verify_dataset_integrity(dataset)
+    verify_dataset_integrity(str(dataset), num_processes=1)
     assert [p.name for p in sorted((dataset / "imagesTs").iterdir())] == ["phantom_002_0000.nii.gz"]
     assert [p.name for p in sorted((dataset / "labelsTs").iterdir())] == ["phantom_002.nii.gz"]
 
