@@ -2,6 +2,7 @@
 
 import copy
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,17 +17,24 @@ EXPERIMENT_KEY = "nnunetv2_voco_experiment"
 """Block of the plans that the trainers of this package obey; see docs/fine_tuning.md."""
 
 
-def write_small_plans(folder: Path, settings: DemoSettings) -> None:
-    """Write `SMALL_PLANS` beside nnU-Net's own plans: fewer and narrower stages, a smaller patch; the rest stays."""
+def write_small_plans(folder: Path, *, features: Sequence[int], patch_size: Sequence[int], batch_size: int) -> None:
+    """Write `SMALL_PLANS` beside nnU-Net's own plans: fewer and narrower stages, a smaller patch; the rest stays.
+
+    Args:
+        folder: Of the pre-processed dataset, with nnUNetPlans.json.
+        features: Of each stage; not more stages than planned.
+        patch_size: In voxels, (z, y, x).
+        batch_size: Patches in a batch.
+    """
     plans = _read(folder / "nnUNetPlans.json")
     configuration = plans["configurations"][CONFIGURATION]
-    stages = len(settings.features)
+    stages = len(features)
     network = configuration["architecture"]["arch_kwargs"]
-    network["n_stages"], network["features_per_stage"] = stages, list(settings.features)
+    network["n_stages"], network["features_per_stage"] = stages, list(features)
     for name in ("kernel_sizes", "strides", "n_conv_per_stage"):
         network[name] = network[name][:stages]
     network["n_conv_per_stage_decoder"] = network["n_conv_per_stage_decoder"][: stages - 1]
-    configuration["patch_size"], configuration["batch_size"] = list(settings.patch_size), settings.batch_size
+    configuration["patch_size"], configuration["batch_size"] = list(patch_size), batch_size
     plans["configurations"], plans["plans_name"] = {CONFIGURATION: configuration}, SMALL_PLANS
     write_json(folder / f"{SMALL_PLANS}.json", plans)
 

@@ -131,7 +131,10 @@ class Story:
                 ),
             ),
             before=lambda: shutil.rmtree(self.preprocessed, ignore_errors=True),
-            after=lambda: write_small_plans(self.preprocessed, settings),
+            after=lambda: write_small_plans(
+                self.preprocessed,
+                features=settings.features, patch_size=settings.patch_size, batch_size=settings.batch_size,
+            ),
             remark=f"{SMALL_PLANS}.json: nnU-Net's plans with a network of {', '.join(map(str, settings.features))} "
             f"features and patches of {' × '.join(map(str, settings.patch_size))} voxels, for a CPU",
         )  # fmt: skip
