@@ -86,6 +86,8 @@ class NnUNet:
     def write(self, key: str, volume: PreparedVolume) -> None:
         data = self.intensity(volume.array)[None]
         blocks, chunks = comp_blosc2_params(data.shape, PATCH, data.itemsize)
+        for stored in self.folder.glob(f"{key}*.b2nd"):  # blosc2 refuses files that exist
+            stored.unlink()
         nnUNetDatasetBlosc2.save_case(
             data, np.zeros(data.shape, np.int8), {}, str(self.folder / key),
             chunks=chunks, blocks=blocks, chunks_seg=chunks, blocks_seg=blocks,

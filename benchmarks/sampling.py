@@ -22,6 +22,7 @@ Goal: a third of the time of the faster one of the others.
 
 import argparse
 import multiprocessing
+import shutil
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -181,7 +182,8 @@ def batchgenerators(cache: VolumeCache, records: Sequence[Record], folder: Path)
     from nnunetv2.training.dataloading.nnunet_dataset import comp_blosc2_params, nnUNetDatasetBlosc2
 
     intensity = intensity_of(cache, records)
-    folder.mkdir(exist_ok=True)
+    shutil.rmtree(folder, ignore_errors=True)  # of an earlier repeat: blosc2 refuses files that exist
+    folder.mkdir()
     for record in records:
         volume = whole_volume(cache, record, intensity)[None]
         blocks, chunks = comp_blosc2_params(volume.shape, PLAN.region_vox, volume.itemsize)
