@@ -24,6 +24,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +74,8 @@ def compare(folder: Path, volumes: int, repeats: int, samples: int) -> None:
 
 def simulated(folder: Path, volumes: int) -> Path:
     """Make a cache of a few volumes and multiply them."""
-    from nnunetv2_voco.pretrain.cache import VolumeCache, volume_key
+    from nnunetv2_voco.atomic import write_json
+    from nnunetv2_voco.pretrain.cache import FEW, VolumeCache, volume_key
     from nnunetv2_voco.pretrain.preprocess import HISTOGRAM_EDGES, PreparedVolume, Target
     from nnunetv2_voco.pretrain.segments import pack, store_segment
 
@@ -94,7 +96,10 @@ def simulated(folder: Path, volumes: int) -> Path:
     started = time.perf_counter()
     keys = [volume_key(f"simulated {number}") for number in range(volumes)]
     for number, key in enumerate(keys):
-        os.link(pattern.path(records[number % len(records)].key, ".b2nd"), cache.path(key, ".b2nd"))
+        record = records[number % len(records)]
+        os.link(pattern.path(record.key, ".b2nd"), cache.path(key, ".b2nd"))
+        if volumes <= FEW:  # a run that is continued looks at each of so few
+            write_json(cache.path(key, ".json"), asdict(replace(record, key=key)))
     packed = [pack(np.asarray(r.histogram) + rng.integers(0, 9, len(r.histogram))) for r in records for _ in range(25)]
     linked = time.perf_counter()
     for first in range(0, volumes, PARTS_OF):
