@@ -40,9 +40,10 @@ BODY_SHARE = 0.6
 """Share of a scan's voxels that the body's bounding box keeps, between a cropped chest (1.0) and a head (0.3)."""
 
 
-def cache_bytes(shapes: Sequence[tuple[int, ...]]) -> float:
-    """Expected size of the cache for volumes of these sizes at the target spacing, before cropping to the body."""
-    return sum(float(np.prod(shape)) for shape in shapes) * BODY_SHARE * BITS_PER_VOXEL / 8
+def cache_bytes(shapes: Sequence[tuple[int, ...]], *, cropped: bool) -> float:
+    """Expected size of the cache for volumes of these sizes at the target spacing, cropped to the body or not yet."""
+    kept = 1.0 if cropped else BODY_SHARE
+    return sum(float(np.prod(shape)) for shape in shapes) * kept * BITS_PER_VOXEL / 8
 
 
 def measure_step(config: PretrainConfig, plan: TrainingPlan) -> tuple[float, float]:
@@ -82,6 +83,7 @@ def print_estimate(
     *,
     volumes: int,
     gpus: str | None,
+    cropped: bool = False,
 ) -> None:
     """Print what the run would take.
 
@@ -92,11 +94,12 @@ def print_estimate(
         console: Where to print.
         volumes: How many volumes of such sizes there will be.
         gpus: Name of a GPU, or number and name, as `parse_gpus` reads them; this machine, if None.
+        cropped: Whether the sizes are those of volumes that are already cropped to the body.
 
     Raises:
         ValueError: If the GPU is unknown.
     """
-    cache = cache_bytes(shapes) / len(shapes) * volumes
+    cache = cache_bytes(shapes, cropped=cropped) / len(shapes) * volumes
     console.print(
         f"Disk: about {_size(cache)} for the cache of {volumes} volumes, {_size(cache / volumes)} each.",
         highlight=False,

@@ -166,8 +166,9 @@ def prepare(request: Request, console: Console) -> tuple[PretrainConfig, VolumeC
     if request.dry_run:
         shapes = [record.shape for record in records]
         print_estimate(
-            config, plan, shapes, console, volumes=request.assumed_volumes or len(records), gpus=request.gpus
-        )
+            config, plan, shapes, console,
+            volumes=request.assumed_volumes or len(records), gpus=request.gpus, cropped=not request.folders,
+        )  # fmt: skip
         console.print("Nothing was written but volumes.json.", highlight=False)
         return config, cache, plan
     console.print(

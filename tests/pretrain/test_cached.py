@@ -1,6 +1,7 @@
 """Runs on a cache alone, without the folders that its volumes came from."""
 
 import json
+import re
 import shutil
 from io import StringIO
 from pathlib import Path
@@ -93,7 +94,11 @@ def test_run_on_a_folder_uses_the_cache_that_parts_made(ct, cache, from_folder, 
 
 def test_dry_run_on_a_cache_reads_no_folder(cache, tmp_path, capsys):
     assert run_cached(cache, tmp_path / "out", dry_run=True) is None
-    assert "Time: on this machine" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "Time: on this machine" in printed
+    number, unit = re.search(r"Disk: about ([\d.]+) (MB|GB)", printed).groups()
+    stored = sum(path.stat().st_size for path in cache.rglob("*.b2nd"))
+    assert 0.6 < float(number) * {"MB": 1e6, "GB": 1e9}[unit] / stored < 1.4
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["volumes.json"]
 
 
