@@ -34,8 +34,8 @@ BLOCK = (16, 32, 32)
 """Crops are read block by block; these sizes waste little around a 64³ crop and still compress well."""
 
 COMPRESSION = blosc2.CParams(codec=blosc2.Codec.LZ4HC, clevel=1, filters=[blosc2.Filter.SHUFFLE], nthreads=1)
-"""Lossless. Measured on CT at 1.5 mm: 7.2 bits a voxel; level 5 takes 6.8 but three times the time to write, zstd 6.0 but
-three times the time to read."""
+"""Lossless. Measured on CT at 1.5 mm: 7.2 bits a voxel. Level 5 takes 6.8 but three times as long to write, zstd
+6.0 but three times as long to read."""
 
 DENSE_COMPRESSION = blosc2.CParams(codec=blosc2.Codec.ZSTD, clevel=1, filters=[blosc2.Filter.SHUFFLE], nthreads=1)
 """Of near-lossless caches, which are made for their size: 4.8 bits a voxel at ±1 HU, where LZ4HC takes 5.7."""

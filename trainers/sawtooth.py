@@ -1,8 +1,8 @@
 """Sawtooth: first the decoder alone, then everything, each with a warm-up."""
 
 from nnunetv2_voco.trainers.nnUNetTrainerVoCo import nnUNetTrainerVoCo
+from nnunetv2_voco.trainers.optimizer_groups import part_decoder_and_encoder
 from nnunetv2_voco.trainers.schedule import EpochLRScheduler, sawtooth_lr
-from nnunetv2_voco.transfer import encoder_tensors
 
 
 class nnUNetTrainerVoCo_sawtooth(nnUNetTrainerVoCo):
@@ -30,14 +30,8 @@ class nnUNetTrainerVoCo_sawtooth(nnUNetTrainerVoCo):
         decoder, warmup = self.phase(self.decoder_epochs), self.phase(self.warmup_epochs)
         if decoder >= self.num_epochs:
             raise ValueError(f"epochs {self.num_epochs}: {type(self).__name__} needs at least {decoder + 1}")
-        stock, _ = super().configure_optimizers()
-        encoder = {id(parameter) for parameter in encoder_tensors(self.network).values()}
-        parameters = list(self.network.parameters())
-        groups = [
-            {"params": [parameter for parameter in parameters if id(parameter) not in encoder]},
-            {"params": [parameter for parameter in parameters if id(parameter) in encoder]},
-        ]
-        optimizer = type(stock)(groups, **stock.defaults)
+        optimizer, _ = super().configure_optimizers()
+        part_decoder_and_encoder(optimizer, self.network)
 
         def rates(epoch: int) -> tuple[float, float]:
             return sawtooth_lr(

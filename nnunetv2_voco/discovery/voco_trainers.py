@@ -14,6 +14,12 @@ from nnunetv2_voco.trainers.frozen import (
     nnUNetTrainerVoCo_frozen_5ep,
     nnUNetTrainerVoCo_frozen_150ep,
 )
+from nnunetv2_voco.trainers.gentle import (
+    nnUNetTrainerVoCo_gentle,
+    nnUNetTrainerVoCo_gentle_5ep,
+    nnUNetTrainerVoCo_gentle_150ep,
+    nnUNetTrainerVoCo_gentle_nomirroring,
+)
 from nnunetv2_voco.trainers.lengths import nnUNetTrainerVoCo_5ep, nnUNetTrainerVoCo_150ep
 from nnunetv2_voco.trainers.nnUNetTrainerVoCo import nnUNetTrainerVoCo
 from nnunetv2_voco.trainers.nomirroring import (
@@ -94,6 +100,10 @@ __all__ = [
     "nnUNetTrainerVoCo_frozen",
     "nnUNetTrainerVoCo_frozen_150ep",
     "nnUNetTrainerVoCo_frozen_5ep",
+    "nnUNetTrainerVoCo_gentle",
+    "nnUNetTrainerVoCo_gentle_150ep",
+    "nnUNetTrainerVoCo_gentle_5ep",
+    "nnUNetTrainerVoCo_gentle_nomirroring",
     "nnUNetTrainerVoCo_nomirroring",
     "nnUNetTrainerVoCo_nomirroring_150ep",
     "nnUNetTrainerVoCo_nomirroring_5ep",

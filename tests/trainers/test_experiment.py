@@ -129,7 +129,7 @@ def test_bad_block_stops_before_a_results_folder_is_made(experiment: Callable, t
     assert not list((tmp_path / "nnUNet_results").rglob("fold_0"))
 
 
-@pytest.mark.parametrize("family", ["", "_warmup", "_sawtooth", "_frozen"])
+@pytest.mark.parametrize("family", ["", "_warmup", "_sawtooth", "_frozen", "_gentle"])
 def test_twin_from_scratch_has_the_schedule_but_not_the_weights_and_leaves_no_record_of_others(
     family: str, experiment: Callable
 ) -> None:

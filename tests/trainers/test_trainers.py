@@ -53,7 +53,7 @@ def test_models_with_stock_networks_name_the_stock_trainer(name: str) -> None:
 
 def test_every_schedule_comes_in_three_lengths() -> None:
     lengths = {name: getattr(voco_trainers, name).length_epochs for name in NAMES}
-    for family in ("", "_warmup", "_sawtooth", "_frozen", "_adamw", "_nomirroring"):
+    for family in ("", "_warmup", "_sawtooth", "_frozen", "_adamw", "_gentle", "_nomirroring"):
         assert [lengths[f"nnUNetTrainerVoCo{family}{suffix}"] for suffix in ("", "_150ep", "_5ep")] == [1000, 150, 5]
     for family in ("Scratch", *(f"Swin{kind}_{size}" for kind in ("", "Scratch") for size in "BLH")):
         assert [lengths[f"nnUNetTrainerVoCo{family}{suffix}"] for suffix in ("", "_150ep", "_5ep")] == [1000, 150, 5]
@@ -277,7 +277,26 @@ def test_adamw_variant_optimises_with_adamw_from_its_own_rate(
     assert trainer.optimizer.param_groups[0]["lr"] == pytest.approx(1e-3 * (1 - 4 / 5) ** 0.9)
 
 
-@pytest.mark.parametrize("name", ["nnUNetTrainerVoCo_nomirroring", "nnUNetTrainerVoCo_adamw_nomirroring"])
+def test_gentle_encoder_learns_at_a_tenth_of_the_rate_unless_it_starts_from_scratch(
+    checkpoint: Path, preprocessed: Path, start: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for from_scratch, share in ((False, 0.1), (True, 1.0)):
+        monkeypatch.setattr(nnUNetTrainerVoCo, "from_scratch", from_scratch)
+        trainer = start("nnUNetTrainerVoCo_gentle_5ep")
+        trainer.initialize()
+        decoder, encoder = trainer.optimizer.param_groups
+        tensors = {id(tensor) for tensor in encoder_tensors(trainer.network).values()}
+        assert {id(parameter) for parameter in encoder["params"]} == tensors
+        assert len(decoder["params"]) + len(encoder["params"]) == len(list(trainer.network.parameters()))
+        trainer.lr_scheduler.step(4)
+        assert decoder["lr"] == pytest.approx(1e-3 * (1 - 4 / 5) ** 0.9)
+        assert encoder["lr"] == pytest.approx(share * decoder["lr"])
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["nnUNetTrainerVoCo_nomirroring", "nnUNetTrainerVoCo_adamw_nomirroring", "nnUNetTrainerVoCo_gentle_nomirroring"],
+)
 def test_variants_without_mirroring_mirror_neither_in_training_nor_in_prediction(
     name: str, preprocessed: Path, start: Callable
 ) -> None:
