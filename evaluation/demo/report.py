@@ -90,8 +90,9 @@ def write_report(story: Story, outcome: Outcome) -> Path:
         f"Reduced for a CPU: {settings.spacing_mm:g} mm phantoms, a network of "
         f"{', '.join(map(str, settings.features))} features, patches of "
         f"{' × '.join(map(str, settings.patch_size))} voxels, {settings.epochs} epochs of "
-        f"{settings.iterations_per_epoch} steps with AdamW. The phantoms have left and right organs, so neither "
-        "training mirrors."
+        f"{settings.iterations_per_epoch} steps with AdamW from {settings.initial_lr:g}. The pre-trained encoder "
+        "learns at a tenth of that rate, so that it keeps what it knows; from scratch everything learns at the full "
+        "rate. The phantoms have left and right organs, so neither training mirrors."
     )
     file = story.out / "report.html"
     page.write(file)

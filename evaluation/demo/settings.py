@@ -36,10 +36,10 @@ class DemoSettings:
     patch_size: tuple[int, int, int] = (24, 24, 24)
     batch_size: int = 2
     pretraining: tuple[str, ...] = (
-        "--steps", "1000", "--lr", "5e-4", "--warmup-steps", "40", "--random-crops", "4", "--inter-weight", "0",
+        "--steps", "1000", "--lr", "1e-3", "--warmup-steps", "40", "--random-crops", "4", "--inter-weight", "0",
         "--val-every", "250", "--save-every", "250", "--log-every", "25",
     )  # fmt: skip
-    trainer: str = "nnUNetTrainerVoCo_adamw_nomirroring"
+    trainer: str = "nnUNetTrainerVoCo_gentle_nomirroring"
     epochs: int = 16
     iterations_per_epoch: int = 50
     val_iterations_per_epoch: int = 8
