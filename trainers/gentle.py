@@ -12,9 +12,9 @@ from nnunetv2_voco.trainers.schedule import EpochLRScheduler, polynomial_lr
 class nnUNetTrainerVoCo_gentle(nnUNetTrainerVoCo_adamw):
     """AdamW from 1e-3 with nnU-Net's polynomial decay; the encoder learns at a tenth of the decoder's rate.
 
-    For few labels and short trainings, in which an encoder at the full rate forgets what it knows and learns the few
-    cases by heart (docs/results.md). From scratch there is nothing to keep: the twin's encoder learns at the full rate,
-    so that it is `nnUNetTrainerVoCo_adamw` from scratch.
+    An experiment: it keeps what the encoder knows, and no gain over a twin from scratch is shown so far
+    (docs/results.md). From scratch there is nothing to keep: the twin's encoder learns at the full rate, so that it is
+    `nnUNetTrainerVoCo_adamw` from scratch.
 
     Attributes:
         encoder_share: Rate of the encoder as a share of the decoder's.
