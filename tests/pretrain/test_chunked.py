@@ -39,6 +39,16 @@ def assert_equal(a: dict, b: dict, tolerance: float) -> None:
         torch.testing.assert_close(a[name], b[name], rtol=tolerance, atol=tolerance, msg=lambda m, n=name: f"{n}: {m}")
 
 
+def assert_near(a: dict, b: dict, exact: dict, tolerance: float) -> None:
+    """Up to the rounding of reduced precision; of a bias that a normalisation cancels, the gradient is nothing else."""
+    largest = max(gradient.norm() for gradient in exact.values())
+    for name in exact:
+        if exact[name].norm() < 1e-6 * largest:
+            assert max(a[name].norm(), b[name].norm()) < 1e-3 * largest, name
+        else:
+            assert (a[name] - b[name]).norm() <= tolerance * b[name].norm(), name
+
+
 @pytest.mark.parametrize("dropout", [("element", 0.2), ("crop", 0.2), ("element", 0.0)])
 @pytest.mark.parametrize("chunk", CHUNKS)
 def test_gradients_are_those_of_one_pass(chunk, dropout):
@@ -61,9 +71,7 @@ def test_gradients_are_those_of_one_pass_under_autocast_and_a_gradient_scale(pre
     whole = gradients(model, batch, precision=precision, scale=scale)
     chunked = gradients(model, batch, precision=precision, scale=scale, chunk=4)
     exact = gradients(model, batch)
-    for name in whole:  # rounding differs between convolutions over 4 and over 22 crops, but not by more than this
-        error = (chunked[name] - whole[name]).norm()
-        assert error <= 0.01 * whole[name].norm() + 1e-6, name
+    assert_near(chunked, whole, exact, 0.01)  # rounding differs between convolutions over 4 and over 22 crops
     assert any(not torch.equal(whole[name], exact[name]) for name in whole)  # autocast was at work
 
 
@@ -175,9 +183,8 @@ def test_two_processes_have_the_gradients_of_one_with_all_volumes(two_processes,
 def test_two_processes_in_reduced_precision_have_nearly_those_gradients(two_processes):
     whole = gradients(make_model(), random_batch(volumes=4), precision="bf16")
     first, second = two_processes["bf16"]
-    for name in whole:
-        assert (first[name] - whole[name]).norm() <= 0.02 * whole[name].norm() + 1e-6, name
-        assert name == "loss" or torch.equal(first[name], second[name]), name
+    assert_near(first, whole, gradients(make_model(), random_batch(volumes=4)), 0.02)
+    assert all(torch.equal(first[name], second[name]) for name in whole if name != "loss")
 
 
 @pytest.mark.slow
