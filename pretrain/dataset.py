@@ -19,6 +19,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from nnunetv2_voco.pretrain.cache import CachedVolume, Record, VolumeCache
 from nnunetv2_voco.pretrain.crops import base_corners, draw_crops, draw_region, overlap_fractions, region_size
 from nnunetv2_voco.pretrain.intensity import Intensity
+from nnunetv2_voco.pretrain.seeded import seeded
 from nnunetv2_voco.pretrain.volume_order import VolumeOrder
 
 
@@ -166,14 +167,8 @@ class PretrainDataset(Dataset):
         volume = self.cache.open(self.records[self.order[number]])
         state = np.random.SeedSequence((self.seed, number))
         layout = draw_layout(np.random.default_rng(state), volume, self.plan)
-        with torch.random.fork_rng(devices=[]):  # the transforms draw from the global generators
-            numpy_state = np.random.get_state()
-            torch_seed, numpy_seed = state.generate_state(2)
-            torch.manual_seed(int(torch_seed))
-            np.random.seed(numpy_seed)
-            sample = make_sample(volume, layout, self.plan, self.intensity, self.transform)
-            np.random.set_state(numpy_state)
-        return sample
+        with seeded(state):  # the transforms draw from the global generators
+            return make_sample(volume, layout, self.plan, self.intensity, self.transform)
 
 
 class StepSampler(Sampler[list[int]]):
