@@ -3,9 +3,13 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from nnunetv2_voco.encoder import Architecture
 from nnunetv2_voco.pretrain.intensity import CT_SCHEME
+
+if TYPE_CHECKING:  # imported where needed: nnU-Net takes a second, and runs without a dataset do not need it
+    from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,8 +37,19 @@ class DatasetPlans:
     modality: str
 
 
-def read_dataset_plans(dataset: str, *, configuration: str, plans: str) -> DatasetPlans:
-    """Read a dataset's plans through nnU-Net's own PlansManager.
+def find_plans(
+    dataset: str, *, configuration: str, plans: str, option: str = "-d"
+) -> tuple[Path, "PlansManager", "ConfigurationManager"]:
+    """Find a dataset's plans and a 3D configuration in them, through nnU-Net's own classes.
+
+    Args:
+        dataset: Name or number.
+        configuration: Its name.
+        plans: Name of the plans' file, without ending.
+        option: What the dataset was named with on the command line, for the error texts.
+
+    Returns:
+        The dataset's pre-processed folder, its plans and the configuration.
 
     Raises:
         ValueError: If nnU-Net's folders are not set, or dataset, plans or configuration do not exist, or the
@@ -45,11 +60,11 @@ def read_dataset_plans(dataset: str, *, configuration: str, plans: str) -> Datas
     from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
     if not nnUNet_preprocessed.is_set():
-        raise ValueError("-d needs nnU-Net's folders: set the environment variable nnUNet_preprocessed")
+        raise ValueError(f"{option} needs nnU-Net's folders: set the environment variable nnUNet_preprocessed")
     try:
         name = maybe_convert_to_dataset_name(int(dataset) if str(dataset).isdigit() else dataset)
     except RuntimeError as error:
-        raise ValueError(f"-d {dataset}: {error}") from None
+        raise ValueError(f"{option} {dataset}: {error}") from None
     folder = Path(str(nnUNet_preprocessed)) / name
     file = folder / f"{plans}.json"
     if not file.is_file():
@@ -67,6 +82,16 @@ def read_dataset_plans(dataset: str, *, configuration: str, plans: str) -> Datas
     settings = manager.get_configuration(configuration)
     if len(settings.patch_size) != 3:
         raise ValueError(f"configuration {configuration} of {name} is 2D; VoCo needs a 3D configuration")
+    return folder, manager, settings
+
+
+def read_dataset_plans(dataset: str, *, configuration: str, plans: str) -> DatasetPlans:
+    """Read a dataset's plans through nnU-Net's own PlansManager.
+
+    Raises:
+        ValueError: As `find_plans`.
+    """
+    _, manager, settings = find_plans(dataset, configuration=configuration, plans=plans)
     scheme = settings.normalization_schemes[0]
     return DatasetPlans(
         spacing_mm=_three_floats(settings.spacing),
