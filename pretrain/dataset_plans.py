@@ -63,7 +63,7 @@ def find_plans(
         raise ValueError(f"{option} needs nnU-Net's folders: set the environment variable nnUNet_preprocessed")
     try:
         name = maybe_convert_to_dataset_name(int(dataset) if str(dataset).isdigit() else dataset)
-    except RuntimeError as error:
+    except (RuntimeError, ValueError) as error:
         raise ValueError(f"{option} {dataset}: {error}") from None
     folder = Path(str(nnUNet_preprocessed)) / name
     file = folder / f"{plans}.json"

@@ -96,14 +96,15 @@ class LabelledDataset(Dataset):
             raise ValueError(f"{names}: no {part} cases; take another fold or correct splits_final.json")
         self.order = VolumeOrder(len(self.cases), seed)
         scales = [list(scale) for scale in deep_supervision_scales]
-        self.read_size = tuple(patch_size)
         if part == "training":
-            self.read_size, *settings = augmentation_settings(patch_size, mirror=mirror)
+            chosen = choose_augmentation(patch_size, mirror=mirror)
+            self.read_size = chosen.read_size
             self.transforms = [
-                training_transforms(patch_size, scales, *settings, use_mask_for_norm=one.use_mask_for_norm)
+                training_transforms(patch_size, scales, chosen, use_mask_for_norm=one.use_mask_for_norm)
                 for one in data.sets
             ]
         else:
+            self.read_size = patch_size
             self.transforms = [nnUNetTrainer.get_validation_transforms(scales) for _ in data.sets]
         self.readers = [infer_dataset_class(one.folder) for one in data.sets]
         self.labels = [label_manager(one.united) for one in data.sets]
@@ -147,39 +148,47 @@ def label_manager(united: Mapping[int, int]) -> LabelManager:
     return LabelManager({names.get(value, f"label {value}"): value for value in united}, regions_class_order=None)
 
 
-def augmentation_settings(
-    patch_size: tuple[int, int, int], *, mirror: bool
-) -> tuple[tuple[int, int, int], tuple[float, float], bool, tuple[int, ...]]:
+class Augmentation(NamedTuple):
     """What nnU-Net's trainer chooses for patches of a size.
 
-    Returns:
-        Size of the patch to read, which is larger as it may be turned; range of angles in radians; whether slices
-        are transformed one by one; axes to mirror along.
+    Attributes:
+        read_size: Edge lengths in voxels of what is read, larger than the patch, for it may be turned.
+        angles: Range of rotations in radians.
+        slicewise: Whether slices are transformed one by one.
+        mirror_axes: Axes to mirror along.
     """
+
+    read_size: tuple[int, int, int]
+    angles: tuple[float, float]
+    slicewise: bool
+    mirror_axes: tuple[int, ...]
+
+
+def choose_augmentation(patch_size: tuple[int, int, int], *, mirror: bool) -> Augmentation:
+    """Ask nnU-Net's trainer what it chooses for patches of a size."""
     trainer = SimpleNamespace(  # all that the method looks at
         configuration_manager=SimpleNamespace(patch_size=list(patch_size)), print_to_log_file=lambda *_: None
     )
     choose = nnUNetTrainer.configure_rotation_dummyDA_mirroring_and_inital_patch_size
     angles, slicewise, read_size, axes = choose(cast(nnUNetTrainer, trainer))
     z, y, x = (int(n) for n in read_size)
-    return (z, y, x), angles, slicewise, axes if mirror else ()
+    return Augmentation((z, y, x), angles, slicewise, axes if mirror else ())
 
 
 def training_transforms(
-    patch_size: tuple[int, int, int],
-    scales: list[list[float]],
-    angles: tuple[float, float],
-    slicewise: bool,
-    axes: tuple[int, ...],
-    *,
-    use_mask_for_norm: bool,
+    patch_size: tuple[int, int, int], scales: list[list[float]], chosen: Augmentation, *, use_mask_for_norm: bool
 ) -> BasicTransform:
     """nnU-Net's augmentation, made a function of the random generators alone.
 
-    Its blur tries two ways to convolve and keeps the faster; their results differ in rounding, so that one is kept.
+    Its blur tries two ways to convolve and keeps the faster; their results differ in rounding, so that one is fixed.
     """
     transforms: Any = nnUNetTrainer.get_training_transforms(
-        patch_size, angles, scales, axes, slicewise, use_mask_for_norm=[use_mask_for_norm]
+        patch_size,
+        chosen.angles,
+        scales,
+        chosen.mirror_axes,
+        chosen.slicewise,
+        use_mask_for_norm=[use_mask_for_norm],
     )
     for step in transforms.transforms:
         inner = getattr(step, "transform", step)

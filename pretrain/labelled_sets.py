@@ -184,7 +184,9 @@ def _read_dataset(
     description = json.loads(file.read_text(encoding="utf-8"))
     channels = determine_num_input_channels(manager, settings, description)
     if channels != 1:
-        raise ValueError(f"{file}: {channels} input channels; pre-training is on CTs of one, leave {folder.name} out")
+        raise ValueError(
+            f"{file}: {channels} input channels; pre-training takes images of one, leave {folder.name} out"
+        )
     manager_of_labels = manager.get_label_manager(description)
     labels = _foreground_labels(file, description["labels"], manager_of_labels)
     number = convert_dataset_name_to_id(folder.name)

@@ -119,6 +119,21 @@ def test_drawing_samples_leaves_the_global_generators_alone(dataset):
     np.testing.assert_array_equal(before[1], np.random.get_state()[1])
 
 
+def test_samples_are_those_of_runs_that_were_started_with_two_words_of_the_seed(filled, dataset):
+    cache, records, _ = filled
+    state = np.random.SeedSequence((3, 2))
+    volume = cache.open(records[dataset.order[2]])
+    layout = draw_layout(np.random.default_rng(state), volume, PLAN)
+    with torch.random.fork_rng(devices=[]):
+        numpy_state = np.random.get_state()
+        torch_seed, numpy_seed = state.generate_state(2)
+        torch.manual_seed(int(torch_seed))
+        np.random.seed(numpy_seed)
+        expected = make_sample(volume, layout, PLAN, INTENSITY, dataset.transform)
+        np.random.set_state(numpy_state)
+    assert equal(dataset[2], expected)
+
+
 @pytest.mark.parametrize("workers", [1, 2])
 def test_workers_do_not_change_the_batches(dataset, workers):
     sampler = StepSampler(first_step=1, steps=4, batch_size=3, rank=0, world_size=1)

@@ -1,19 +1,25 @@
+import json
 import pickle
+import re
 from itertools import combinations
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from batchgeneratorsv2.transforms.base.basic_transform import BasicTransform
+from nnunetv2.run.run_training import get_trainer_from_args
 from torch.utils.data import DataLoader
 
 from nnunetv2_voco.pretrain.labelled_patches import (
+    FOREGROUND_SHARE,
     LabelledDataset,
     LabelledPatch,
     join_labelled,
     join_labelled_batches,
 )
 from nnunetv2_voco.pretrain.labelled_sets import IGNORE_LABEL, LabelledData, read_labelled_data
+from tests.nnunetv2_voco.planned_dataset import write_plans
 from tests.pretrain.labelled_datasets import (
     FIRST,
     LABELS,
@@ -180,10 +186,31 @@ def test_mirrored_patches_are_the_others_flipped_along_any_axes(preprocessed):
     assert len(seen) > 4
 
 
-def test_flat_patches_are_turned_slice_by_slice_as_nnunet_does(preprocessed):
-    assert patches(read(), patch=(4, 16, 16)).read_size[0] == 4
-    assert min(patches(read(), patch=(16, 16, 16)).read_size) > 16
-    assert patches(read(), "validation").read_size == PATCH
+@pytest.mark.parametrize("patch", [(16, 16, 16), (4, 16, 16)])
+def test_sampling_and_augmentation_are_those_of_nnunets_trainer(preprocessed, patch):
+    """A flat patch is turned slice by slice there."""
+    content = json.loads((preprocessed / FIRST / "nnUNetPlans.json").read_text())
+    content["configurations"]["3d_fullres"]["patch_size"] = patch
+    write_plans(preprocessed / FIRST, content)
+    trainer = get_trainer_from_args(FIRST, "3d_fullres", 0, "nnUNetTrainer", device=torch.device("cpu"))
+    trainer._set_batch_size_and_oversample()
+    loaders = [augmenter.data_loader for augmenter in trainer.get_dataloaders()]
+    for theirs, part in zip(loaders, ("training", "validation"), strict=True):
+        ours = LabelledDataset(
+            read(FIRST), part=part, patch_size=patch, mirror=True, seed=0,
+            deep_supervision_scales=trainer._get_deep_supervision_scales(),
+        )  # fmt: skip
+        assert sorted(case for _, case in ours.cases) == sorted(theirs.indices)
+        assert ours.read_size == tuple(theirs.patch_size)
+        assert theirs.oversample_foreground_percent == FOREGROUND_SHARE
+        assert ours.labels[0].all_labels == trainer.label_manager.all_labels
+        assert parameters(ours.transforms[0]) == parameters(theirs.transforms)
+
+
+def parameters(transforms: BasicTransform) -> str:
+    """All of nnU-Net's transforms but their trials of convolutions and what they remember; lists are as good as tuples."""
+    shown = re.sub(r"benchmark(_use_fft)? = (True|False|{.*?}+)|_grid_cache = {.*?}", "", repr(transforms), flags=re.S)
+    return shown.translate(str.maketrans("[]", "()"))
 
 
 def test_batches_have_a_leading_axis_and_join_to_larger_ones(preprocessed):

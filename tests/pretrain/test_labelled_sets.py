@@ -105,6 +105,7 @@ def test_differences_to_the_first_dataset_are_told(preprocessed):
     ("arguments", "text"),
     [
         ({"datasets": ("77",)}, "--labelled 77: Could not find a dataset with the ID 77"),
+        ({"datasets": ("Trunk",)}, "--labelled Trunk: dataset_name_or_id was a string and did not start with"),
         ({"datasets": ("Dataset077_No",)}, "Dataset077_No has no plans nnUNetPlans in nnUNet_preprocessed; there are"),
         ({"datasets": (FIRST, "101")}, f"--labelled {FIRST} 101: {FIRST} is named twice; name it once"),
         ({"plans": "other"}, f"{FIRST} has no plans other in nnUNet_preprocessed; there are: nnUNetPlans"),
@@ -125,7 +126,10 @@ def test_errors_of_what_was_asked_for(preprocessed, arguments, text):
 @pytest.mark.parametrize(
     ("changes", "text"),
     [
-        ({"channel_names": {"0": "CT", "1": "PET"}}, "dataset.json: 2 input channels; pre-training is on CTs of one"),
+        (
+            {"channel_names": {"0": "CT", "1": "PET"}},
+            "dataset.json: 2 input channels; pre-training takes images of one",
+        ),
         (
             {"labels": BACKGROUND | {"whole": [1, 2], "core": 2}, "regions_class_order": [1, 2]},
             "dataset.json: whole are regions of several labels, which cannot be united",
