@@ -30,7 +30,8 @@ class Initialisation:
 
     Attributes:
         name: How tables call them.
-        checkpoint: File, relative to the YAML file, or "hf://owner/name[/file]"; None for the twin.
+        checkpoint: File, relative to the YAML file, or "hf://owner/name[/file]", in which {seed} and {labels}
+            stand for the run's seed and amount of labels; None for the twin.
         decoder: See `voco_plan --decoder`.
         across_families: See `voco_plan --across_families`.
         insist: See `voco_plan --insist`.

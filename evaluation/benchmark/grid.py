@@ -5,6 +5,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from itertools import product
 from typing import Any
 
@@ -65,17 +66,26 @@ def plan_runs(benchmark: Benchmark, say: Callable[[str], None] = lambda text: No
     return sorted(planned.values(), key=lambda item: item.run.seed)  # stable: the file's order within a seed
 
 
-def weight_source(initialisation: Initialisation) -> WeightSource | None:
-    """Return the block of `voco_plan` for an initialisation; None for the twin.
+def weight_source(
+    initialisation: Initialisation, *, seed: int, labels: str, digest_of: Callable[[str], str]
+) -> WeightSource | None:
+    """Return the block of `voco_plan` for a run with an initialisation; None for the twin.
+
+    Args:
+        initialisation: Weights.
+        seed: Of the run; stands for {seed} in the checkpoint's name.
+        labels: Amount of labels of the run; its number stands for {labels}.
+        digest_of: Reads the file's digest.
 
     Raises:
         FileNotFoundError: If the checkpoint is missing.
     """
     if initialisation.checkpoint is None:
         return None
+    checkpoint = initialisation.checkpoint.replace("{seed}", str(seed)).replace("{labels}", labels.rstrip("%"))
     return WeightSource(
-        checkpoint=initialisation.checkpoint,
-        sha256=digest(local_file(initialisation.checkpoint)),
+        checkpoint=checkpoint,
+        sha256=digest_of(checkpoint),
         decoder=initialisation.decoder,
         across_families=initialisation.across_families,
         insist=initialisation.insist,
@@ -83,14 +93,15 @@ def weight_source(initialisation: Initialisation) -> WeightSource | None:
 
 
 def _runs_of_dataset(grid: DatasetGrid, dataset: PlannedDataset) -> Iterator[PlannedRun]:
-    sources = {initialisation.name: weight_source(initialisation) for initialisation in grid.initialisations}
+    digest_of = cache(lambda checkpoint: digest(local_file(checkpoint)))
     for configuration in grid.configurations:
         dataset.check_configuration(configuration)
     for configuration, fold in product(grid.configurations, grid.folds):
         training, validation = dataset.fold_cases(fold, configuration)
         validation = validation_subset(validation, grid.validation_cases, dataset=dataset.name, fold=fold)
         amounts = sorted(grid.labels, key=lambda amount: count_cases(amount, len(training)))
-        for seed, amount, schedule, name in product(grid.seeds, amounts, grid.schedules, sources):
+        for seed, amount, schedule, start in product(grid.seeds, amounts, grid.schedules, grid.initialisations):
+            source = weight_source(start, seed=seed, labels=amount, digest_of=digest_of)
             subset_seed = seed if grid.subset_seed is None else grid.subset_seed
             count = count_cases(amount, len(training))
             experiment = {
@@ -101,11 +112,11 @@ def _runs_of_dataset(grid: DatasetGrid, dataset: PlannedDataset) -> Iterator[Pla
                 "iterations_per_epoch": grid.iterations_per_epoch,
                 "val_iterations_per_epoch": grid.val_iterations_per_epoch,
                 "initial_lr": grid.initial_lr,
-                "from_scratch": sources[name] is None,
+                "from_scratch": source is None,
             }
             yield _planned_run(
-                grid, dataset, configuration, sources[name], experiment,
-                initialisation=name, schedule=schedule, labels=amount, fold=fold,
+                grid, dataset, configuration, source, experiment,
+                initialisation=start.name, schedule=schedule, labels=amount, fold=fold,
             )  # fmt: skip
 
 

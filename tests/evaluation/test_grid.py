@@ -89,6 +89,15 @@ def test_seeds_draw_their_own_subsets_unless_one_is_fixed(tmp_path: Path, labell
     assert len(subsets(seeds=[0, 1, 2, 3], subset_seed=7)) == 1
 
 
+def test_each_seed_may_have_an_encoder_of_its_own(tmp_path: Path, labelled: Path, checkpoint: Path) -> None:
+    for name in ("0_1", "0_2", "1_1", "1_2"):
+        shutil.copy(checkpoint, tmp_path / f"{name}.pth")
+    initialisations = [{"name": "own", "checkpoint": "{seed}_{labels}.pth"}]
+    runs = planned(tmp_path, seeds=[0, 1], labels=[1, 2], initialisations=initialisations)
+    used = [item.plans["nnunetv2_voco"]["checkpoint"] for item in runs if item.run.initialisation == "own"]
+    assert [Path(file).stem for file in used] == ["0_1", "0_2", "1_1", "1_2"]
+
+
 def test_run_is_named_by_what_determines_its_result(tmp_path: Path, labelled: Path, checkpoint: Path) -> None:
     def ids(**settings: Any) -> list[str]:
         return [item.run.id for item in planned(tmp_path, labels=[1], **settings)]
