@@ -17,7 +17,8 @@ from nnunetv2_voco.encoder import Architecture
 from nnunetv2_voco.nnssl import adaptation_plan, citation_list
 
 FORMAT = "nnunetv2_voco.encoder"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+"""Newest version that is read. Files of encoders are written as version 1, those that hold a decoder, too, as 2."""
 
 CITATIONS = (
     "Wu, Zhuang, Chen: Large-Scale 3D Medical Image Pre-training with Geometric Context Priors. "
@@ -38,7 +39,8 @@ class Checkpoint:
     """Encoder weights and all that is needed to use them.
 
     Attributes:
-        weights: State dict of the encoder, named as in the whole network ("encoder.stages.0…").
+        weights: State dict of the encoder, named as in the whole network ("encoder.stages.0…"); of a recipe with labels
+            also of the decoder ("decoder.…"), whose outputs are background and `pretraining["classes"]`.
         architecture: The network the weights belong to.
         num_input_channels: Channels the encoder takes.
         preprocessing: `spacing_mm` (z, y, x), `orientation`, `normalization_scheme` (name of nnU-Net's class),
@@ -62,7 +64,7 @@ def save_checkpoint(path: str | os.PathLike, checkpoint: Checkpoint) -> None:
     """Write `checkpoint` to `path`, atomically."""
     content: dict[str, Any] = {
         "format": FORMAT,
-        "format_version": FORMAT_VERSION,
+        "format_version": 2 if any(name.startswith("decoder.") for name in checkpoint.weights) else 1,
         "network_weights": _copy_once(checkpoint.weights),
         "architecture": checkpoint.architecture.to_plans(),
         "num_input_channels": checkpoint.num_input_channels,

@@ -57,7 +57,14 @@ def test_weights_fit_the_described_encoder(tmp_path: Path, content: Checkpoint):
 
 def test_file_holds_tensors_and_plain_types_only(tmp_path: Path, content: Checkpoint):
     save_checkpoint(tmp_path / "a.pth", content)
-    assert torch.load(tmp_path / "a.pth", weights_only=True)["format_version"] == FORMAT_VERSION
+    assert torch.load(tmp_path / "a.pth", weights_only=True)["format_version"] == 1
+
+
+def test_file_with_a_decoder_is_not_for_versions_that_know_encoders_alone(tmp_path: Path, content: Checkpoint):
+    both = replace(content, weights=content.weights | {"decoder.seg_layers.0.bias": torch.zeros(2)})
+    save_checkpoint(tmp_path / "a.pth", both)
+    assert torch.load(tmp_path / "a.pth", weights_only=True)["format_version"] == FORMAT_VERSION == 2
+    assert load_checkpoint(tmp_path / "a.pth").weights.keys() == both.weights.keys()
 
 
 def test_view_of_a_larger_tensor_does_not_drag_it_along(tmp_path: Path, content: Checkpoint):
