@@ -9,6 +9,7 @@ from typing import Any
 
 from nnunetv2_voco.arguments import number_list
 from nnunetv2_voco.pretrain.config import ARCHITECTURES, DROPOUTS, PAPER, PRECISIONS, REGION_PRESETS, TINY, help_of
+from nnunetv2_voco.pretrain.recipes import RECIPES
 from nnunetv2_voco.scales import SCALES
 
 _DESCRIPTION = """\
@@ -23,6 +24,7 @@ examples:
   voco_pretrain CTS -o runs/liver -d 3              with the plans of nnU-Net's dataset 3: sees what fine-tuning sees
   voco_pretrain CTS -o runs/liver --continue        go on after an interruption
   voco_pretrain --dry-run --volumes 160000 --gpu 8xh100 --steps 2000000    what a large run would take
+  voco_pretrain CTS -o runs/omni --labelled 3 4     and with the labels of nnU-Net's datasets 3 and 4
   torchrun --nproc_per_node=4 $(which voco_pretrain) CTS -o runs/large
   voco_pretrain --cache CACHE -o runs/large         on all that voco_preprocess put into CACHE, without its folders"""
 
@@ -72,6 +74,15 @@ def build_parser() -> argparse.ArgumentParser:
     _add(data, "arch", choices=ARCHITECTURES)
     _add(data, "scale", choices=tuple(SCALES))
     _add(data, "features", type=number_list(int), metavar="N,N,…")
+
+    labels = parser.add_argument_group("labelled data")
+    _add(labels, "labelled", nargs="+", metavar="DATASET")
+    _add(labels, "recipe", choices=tuple(RECIPES))
+    _add(labels, "fold")
+    _add(labels, "labelled_batch_size", type=int)
+    for name in ("labelled_weight", "pseudo_weight"):
+        _add(labels, name, type=float)
+    _add(labels, "mirror", action=argparse.BooleanOptionalAction)
 
     samples = parser.add_argument_group("samples")
     _add(samples, "crop_size", type=number_list(int, 3, cube=True), metavar="Z,Y,X")
@@ -153,6 +164,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments = vars(build_parser().parse_args(_with_window_joined(sys.argv[1:] if argv is None else argv)))
     run: dict[str, Any] = {name: arguments.pop(name) for name in _OF_THE_REQUEST if name in arguments}
     run["folders"] = tuple(arguments.pop("folders", ()))
+    settle_labelled(arguments)
     run["num_processes"] = arguments.pop("num_processes", None) or os.cpu_count() or 1
     refuse_what_a_dataset_decides(arguments, "voco_pretrain")
     _refuse_what_is_missing(run)
@@ -168,7 +180,16 @@ def main(argv: Sequence[str] | None = None) -> None:
             raise
         sys.exit(f"voco_pretrain: {error}")
     if verdict:
-        print(f"\n{verdict}\nThe encoder is in {run['out'] / 'voco_encoder.pth'}")
+        what = "network" if arguments.get("labelled") else "encoder"
+        print(f"\n{verdict}\nThe {what} is in {run['out'] / 'voco_encoder.pth'}")
+
+
+def settle_labelled(arguments: dict[str, Any]) -> None:
+    """Take the recipe omni and the first dataset's plans where labelled datasets are given without."""
+    if "labelled" in arguments:
+        arguments["labelled"] = tuple(arguments["labelled"])
+        arguments.setdefault("recipe", "omni")
+        arguments.setdefault("dataset", arguments["labelled"][0])
 
 
 def _with_window_joined(argv: Sequence[str]) -> list[str]:

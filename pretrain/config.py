@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from nnunetv2_voco.atomic import write_json
+from nnunetv2_voco.pretrain.recipes import RECIPES, Recipe
 from nnunetv2_voco.scales import SCALES
 
 SPACING_MM = 1.5
@@ -94,6 +95,18 @@ class PretrainConfig:
     scale: str | None = _doc(None, "size of the plain network, in width and depth: S, B (nnU-Net's own), L or H")
     features: tuple[int, ...] | None = _doc(None, "channels per encoder stage, to narrow or widen the network")
 
+    labelled: tuple[str, ...] = _doc((), "nnU-Net datasets, pre-processed with their plans, whose labels take part")
+    recipe: str = _doc(
+        "ssl",
+        "what is learned from: ssl, unlabelled volumes; supervised, labelled datasets; semi, these and, from half the "
+        "steps on, pseudo-labels of volumes; omni, all of that; omni with --labelled",
+    )
+    fold: str = _doc("0", "fold of the labelled datasets whose training cases are learned from, or all")
+    labelled_batch_size: int = _doc(2, "labelled patches per step and process, of the plans' patch size")
+    labelled_weight: float = _doc(1.0, "weight of Dice and cross-entropy on labelled patches")
+    pseudo_weight: float = _doc(1.0, "weight of Dice and cross-entropy on pseudo-labelled crops")
+    mirror: bool = _doc(True, "mirror labelled patches, as nnU-Net does; not for labels that tell left from right")
+
     crop_size: tuple[int, int, int] | None = _doc(
         None,
         "edge lengths of a crop in voxels, (z, y, x); 64 each if not "
@@ -174,6 +187,7 @@ class PretrainConfig:
         for name in (
             "random_crops",
             "batch_size",
+            "labelled_batch_size",
             "accumulate",
             "steps",
             "lr",
@@ -185,7 +199,17 @@ class PretrainConfig:
         ):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} {getattr(self, name)}: must be positive")
-        for name in ("lossy", "warmup_steps", "weight_decay", "intra_weight", "inter_weight", "reg_weight", "seed"):
+        for name in (
+            "lossy",
+            "warmup_steps",
+            "weight_decay",
+            "intra_weight",
+            "inter_weight",
+            "reg_weight",
+            "labelled_weight",
+            "pseudo_weight",
+            "seed",
+        ):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name} {getattr(self, name)}: must not be negative")
         for name in (
@@ -199,9 +223,23 @@ class PretrainConfig:
         ):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} {getattr(self, name)}: must lie in [0, 1)")
-        for name, choices in (("arch", ARCHITECTURES), ("precision", PRECISIONS), ("dropout", DROPOUTS)):
+        for name, choices in (
+            ("arch", ARCHITECTURES),
+            ("precision", PRECISIONS),
+            ("dropout", DROPOUTS),
+            ("recipe", tuple(RECIPES)),
+        ):
             if getattr(self, name) not in choices:
                 raise ValueError(f"{name} {getattr(self, name)!r}: must be one of {', '.join(choices)}")
+        if RECIPES[self.recipe].labelled != bool(self.labelled):
+            raise ValueError(
+                f"recipe {self.recipe} with labelled {', '.join(self.labelled) or 'not given'}: "
+                + ("name a labelled dataset" if not self.labelled else "take supervised, semi or omni")
+            )
+        if self.labelled and self.dataset is None:
+            raise ValueError("labelled: dataset must be given; its plans decide what network is trained")
+        if not (self.fold == "all" or self.fold.isdigit()):
+            raise ValueError(f"fold {self.fold!r}: must be a number or all")
         if self.scale is not None and self.scale not in SCALES:
             raise ValueError(f"scale {self.scale!r}: must be one of {', '.join(SCALES)}")
         if self.scale is not None and self.arch != "plain":
@@ -227,6 +265,11 @@ class PretrainConfig:
             raise ValueError(f"num_workers {self.num_workers}: must not be negative")
 
     @property
+    def learns_from(self) -> Recipe:
+        """The parts of the recipe."""
+        return RECIPES[self.recipe]
+
+    @property
     def ramp_steps(self) -> int:
         """Steps over which the inter-volume weight grows; 0 means full weight from the start."""
         return self.steps if self.inter_ramp is None else self.inter_ramp
@@ -236,6 +279,17 @@ class PretrainConfig:
         """Random and base crops."""
         z, y, x = self.grid
         return self.random_crops + z * y * x
+
+    @property
+    def crops_per_step(self) -> int:
+        """Crops and patches that one process takes in a step with all that the recipe has."""
+        crops = self.batch_size * self.crops_per_volume if self.learns_from.unlabelled else 0
+        return self.accumulate * (crops + (self.labelled_batch_size if self.labelled else 0))
+
+    @property
+    def patches_at_once(self) -> int | None:
+        """Patches that pass the whole network at once; None for all of a step."""
+        return self.labelled_batch_size if self.chunk is None and self.accumulate > 1 else self.chunk
 
     @property
     def crops_at_once(self) -> int | None:
@@ -263,7 +317,7 @@ def help_of(name: str) -> str:
     """Documentation of a field, with its default."""
     entry = next(f for f in fields(PretrainConfig) if f.name == name)
     default = entry.default
-    if default is None or isinstance(default, bool):
+    if default is None or default == () or isinstance(default, bool):
         return str(entry.metadata["help"])
     shown = " ".join(str(v) for v in default) if isinstance(default, tuple) else default
     return f"{entry.metadata['help']} (default: {shown})"

@@ -6,7 +6,7 @@ workers, and after a resume.
 Shape suffixes: T = random crops, B = base crops, K = T + B, 3 = (z, y, x).
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -199,11 +199,14 @@ def join_batches(batches: Sequence[Sample]) -> Sample:
     return batches[0] if len(batches) == 1 else Sample(*(torch.cat(field) for field in zip(*batches, strict=True)))
 
 
-def make_loader(dataset: PretrainDataset, sampler: StepSampler, *, num_workers: int, pin_memory: bool) -> DataLoader:
-    """Load batches of samples in the order of steps."""
+def make_loader(
+    dataset: Dataset, sampler: StepSampler, *, num_workers: int, pin_memory: bool, join: Callable | None = None
+) -> DataLoader:
+    """Load batches of samples in the order of steps; `join` makes a batch of samples, as torch does by default."""
     return DataLoader(
         dataset,
         batch_sampler=sampler,
+        collate_fn=join,
         num_workers=num_workers,
         pin_memory=pin_memory,
         worker_init_fn=_one_thread,

@@ -11,15 +11,19 @@ import torch
 from rich.console import Console
 
 from nnunetv2_voco.pretrain.config import PretrainConfig
+from nnunetv2_voco.pretrain.dataset import Sample
 from nnunetv2_voco.pretrain.dataset_plans import read_dataset_plans
+from nnunetv2_voco.pretrain.feed import Batch, deep_supervision_scales
+from nnunetv2_voco.pretrain.labelled_patches import LabelledPatch
 from nnunetv2_voco.pretrain.log import duration
-from nnunetv2_voco.pretrain.loop import loss_arguments, make_model, resolve_device
+from nnunetv2_voco.pretrain.loop import make_model, resolve_device, step_loss
 from nnunetv2_voco.pretrain.precision import autocast_context, requested_precision
 from nnunetv2_voco.pretrain.record import Record
 from nnunetv2_voco.pretrain.request import Request
 from nnunetv2_voco.pretrain.roofline import ARITHMETIC_SHARE, BANDWIDTH_SHARE, GPUS, cost_of_a_crop, parse_gpus
 from nnunetv2_voco.pretrain.training_plan import (
     TrainingPlan,
+    labelled_data,
     make_training_plan,
     preprocessing_target,
 )
@@ -56,16 +60,12 @@ def measure_step(config: PretrainConfig, plan: TrainingPlan) -> tuple[float, flo
     volumes = config.batch_size if device.type == "cuda" else 1
     chunked = config.crops_at_once is not None and config.crops_at_once < volumes * config.crops_per_volume
     model = make_model(config, plan).to(device)
-    bases = int(np.prod(config.grid))
-    crops = torch.randn(volumes, config.random_crops + bases, 1, *plan.crop_size, device=device)
-    overlaps = torch.full((volumes, config.random_crops, bases), 1 / bases, device=device)
-    valid = torch.ones(volumes, bases, dtype=torch.bool, device=device)
-    places = torch.rand(volumes, config.random_crops + bases, 2, 3, device=device)
+    batch, pseudo = _random_batch(config, plan, volumes, device)
     before, seconds = _memory(device), []
     for _ in range(2):
         started = time.monotonic()
         with autocast_context(requested_precision(config.precision, device), device):
-            loss = model(crops, overlaps, valid, places, **loss_arguments(config, 0, config.inter_weight))
+            loss = step_loss(model, batch, pseudo, config, 0, config.inter_weight)
         loss.total.backward()
         if device.type == "cuda":
             torch.cuda.synchronize()
@@ -73,6 +73,27 @@ def measure_step(config: PretrainConfig, plan: TrainingPlan) -> tuple[float, flo
     scale = config.batch_size / volumes
     at_once = 1.0 if chunked else min(scale, (config.crops_at_once or math.inf) / (volumes * config.crops_per_volume))
     return min(seconds) * scale * config.accumulate, (_memory(device) - before) * at_once
+
+
+def _random_batch(
+    config: PretrainConfig, plan: TrainingPlan, volumes: int, device: torch.device
+) -> tuple[Batch, tuple[torch.Tensor, torch.Tensor] | None]:
+    """Make a batch of noise of the size of so many volumes' share, and pseudo-labels if the recipe has them."""
+    bases, pseudo, labelled = int(np.prod(config.grid)), None, None
+    crops = torch.randn(volumes, config.random_crops + bases, 1, *plan.crop_size, device=device)
+    overlaps = torch.full((volumes, config.random_crops, bases), 1 / bases, device=device)
+    valid = torch.ones(volumes, bases, dtype=torch.bool, device=device)
+    places = torch.rand(volumes, config.random_crops + bases, 2, 3, device=device)
+    if plan.patch_size is not None:
+        number = max(1, round(config.labelled_batch_size * volumes / config.batch_size))
+        sizes = np.multiply(deep_supervision_scales(plan.architecture.strides), plan.patch_size).astype(int).tolist()
+        targets = tuple(torch.zeros(number, 1, *size, dtype=torch.int16, device=device) for size in sizes)
+        sets = torch.zeros(number, dtype=torch.int64, device=device)
+        labelled = LabelledPatch(torch.randn(number, 1, *plan.patch_size, device=device), targets, sets)
+    if config.learns_from.pseudo:
+        images = crops[:, : config.random_crops].flatten(0, 1)
+        pseudo = images, torch.zeros_like(images, dtype=torch.int64)
+    return Batch(Sample(crops, overlaps, valid, places), labelled), pseudo
 
 
 def print_estimate(
@@ -90,7 +111,7 @@ def print_estimate(
     Args:
         config: Settings.
         plan: What would be trained.
-        shapes: Sizes of volumes at the target spacing.
+        shapes: Sizes of volumes at the target spacing; none for a run on labelled data alone.
         console: Where to print.
         volumes: How many volumes of such sizes there will be.
         gpus: Name of a GPU, or number and name, as `parse_gpus` reads them; this machine, if None.
@@ -99,14 +120,22 @@ def print_estimate(
     Raises:
         ValueError: If the GPU is unknown.
     """
-    cache = cache_bytes(shapes, cropped=cropped) / len(shapes) * volumes
-    console.print(
-        f"Disk: about {_size(cache)} for the cache of {volumes} volumes, {_size(cache / volumes)} each.",
-        highlight=False,
-    )
+    if shapes:
+        cache = cache_bytes(shapes, cropped=cropped) / len(shapes) * volumes
+        console.print(
+            f"Disk: about {_size(cache)} for the cache of {volumes} volumes, {_size(cache / volumes)} each.",
+            highlight=False,
+        )
     lines = _on_this_machine(config, plan) if gpus is None else _on_gpus(config, plan, *parse_gpus(gpus))
-    for line in lines:
-        console.print(line, highlight=False)
+    if gpus is None or config.learns_from.contrast:
+        for line in lines:
+            console.print(line, highlight=False)
+    if gpus is not None and config.labelled:
+        console.print(
+            "Labelled patches and pseudo-labels come on top; their time is measured on this machine only, without "
+            "--gpu.",
+            highlight=False,
+        )
 
 
 def estimate_without_volumes(request: Request, console: Console) -> None:
@@ -121,7 +150,7 @@ def estimate_without_volumes(request: Request, console: Console) -> None:
     extents_and_spacings = zip(target.transpose, target.spacing_mm, strict=True)
     z, y, x = (max(1, round(TYPICAL_VOLUME_MM[axis] / spacing)) for axis, spacing in extents_and_spacings)
     records = [Record(key=str(i), content=str(i), shape=(z, y, x)) for i in range(2)]
-    plan = make_training_plan(config, records, target=target, plans=dataset_plans)
+    plan = make_training_plan(config, records, target=target, plans=dataset_plans, labelled=labelled_data(config))
     extent = " × ".join(f"{mm:g}" for mm in TYPICAL_VOLUME_MM)
     console.print(f"No volumes given; reckoning with CTs of {extent} mm (z, y, x).", highlight=False)
     print_estimate(config, plan, [(z, y, x)], console, volumes=request.assumed_volumes or 1, gpus=request.gpus)
@@ -131,7 +160,7 @@ def _on_this_machine(config: PretrainConfig, plan: TrainingPlan) -> Iterator[str
     seconds, memory = measure_step(config, plan)
     device = resolve_device(config.device)
     yield (
-        f"Time: on this machine ({device}) {seconds:.2g} s a step of {_crops_of_a_step(config)} crops, measured, so "
+        f"Time: on this machine ({device}) {seconds:.2g} s a step of {config.crops_per_step} crops, measured, so "
         f"{config.steps} steps take about {duration(seconds * config.steps)}. Memory: {_size(memory)}."
     )
     if device == "cpu" and seconds * config.steps > 48 * 3600:

@@ -1,4 +1,4 @@
-"""The pictures of a run: progress.png, samples.png, volumes.png."""
+"""The pictures of a run's data: samples.png, volumes.png."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -15,7 +15,6 @@ from nnunetv2_voco.atomic import write_atomically
 from nnunetv2_voco.pretrain.cache import Record, VolumeCache
 from nnunetv2_voco.pretrain.crops import base_corners
 from nnunetv2_voco.pretrain.intensity import Intensity
-from nnunetv2_voco.pretrain.log import read_records
 from nnunetv2_voco.pretrain.model import VoCoModel
 from nnunetv2_voco.pretrain.validation import Validator
 
@@ -23,63 +22,8 @@ SAMPLES_SHOWN = 4
 CROPS_SHOWN = 3
 VOLUMES_SHOWN = 40
 SERIES = ("#1f5aa6", "#c2541b", "#2e8b57", "#7a4fa3", "#b08900")
-CHANCE = "#777777"
 VOLUME_SIDE = 256
 """Longest side of a slice in volumes.png, in pixels; larger slices are thinned."""
-
-
-def draw_progress(out: Path) -> None:
-    """Draw losses with their chance lines, accuracy, learning rate and similarities from the run's log."""
-    records = read_records(out / "log.jsonl")
-    training = [r for r in records if r["kind"] == "training"]
-    validation = [r for r in records if r["kind"] == "validation"]
-    figure = Figure(figsize=(13, 8), layout="constrained")
-    losses, accuracy, rates, similarities = figure.subplots(2, 2).ravel()
-
-    for name, colour in zip(("total", "intra", "inter", "reg", "place"), SERIES, strict=True):
-        _line(losses, training, name, label=f"{name}, training", color=colour, alpha=0.8, linewidth=1)
-    _line(losses, validation, "intra", label="intra, held out", color="black", marker="o")
-    if validation:
-        for name, text, style in (
-            ("chance_constant", "best constant guess (intra)", "--"), ("chance_zero", "all similarities 0 (intra)", ":")
-        ):  # fmt: skip
-            losses.axhline(
-                validation[-1][name], color=CHANCE, linestyle=style, label=f"{text}: {validation[-1][name]:.3f}"
-            )
-    losses.set(title="Losses", xlabel="step", ylim=(0, None))
-
-    for name, text, colour in (
-        ("accuracy", "held-out crops", "black"),
-        ("accuracy_augmented", "crop and base augmented apart", SERIES[0]),
-        ("accuracy_across", "bases of another volume", SERIES[1]),
-    ):
-        _line(accuracy, validation, name, label=text, color=colour, marker="o", markersize=4)
-    if validation:
-        untrained, blind = validation[0]["untrained_accuracy"], validation[0]["blind"]
-        accuracy.axhline(untrained, color=CHANCE, linestyle="--", label=f"untrained encoder: {untrained:.0%}")
-        accuracy.axhline(blind, color=CHANCE, linestyle=":", label=f"blind guess: {blind:.0%}")
-    accuracy.set(title="Position accuracy", xlabel="step", ylim=(0, 1))
-
-    _line(rates, training, "lr", label="learning rate", color=SERIES[0])
-    rates.set(title="Learning rate and weight of the inter-volume loss", xlabel="step", ylim=(0, None))
-    weight = rates.twinx()
-    _line(weight, training, "inter_weight", label="inter-volume weight (right)", color=SERIES[1])
-    weight.set_ylim(0, 1.05 * max([1e-6, *(r["inter_weight"] for r in training)]))
-    _legend(weight, "upper right")
-
-    for name, text, colour in (
-        ("positives", "crop and its best base", SERIES[2]),
-        ("negatives", "crop and bases without overlap", SERIES[1]),
-        ("spread", "spread of the embeddings (0 = collapsed)", SERIES[3]),
-    ):
-        _line(similarities, validation, name, label=text, color=colour, marker="o", markersize=4)
-    similarities.set(title="Similarity on held-out volumes", xlabel="step", ylim=(0, 1.05))
-
-    for axes in (losses, accuracy, rates, similarities):
-        axes.grid(alpha=0.25)
-        axes.spines[["top", "right"]].set_visible(False)
-        _legend(axes, "upper left" if axes is rates else "best")
-    _save(figure, out / "progress.png")
 
 
 def draw_samples(
@@ -113,7 +57,7 @@ def draw_samples(
         first.set_title(f"held-out volume {v + 1}: region, base grid, random crops", fontsize=9)
         first.axis("off")
     figure.suptitle("Overlap of each random crop (left, by colour) with the base crops: true / predicted similarity")
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def draw_volumes(
@@ -145,7 +89,7 @@ def draw_volumes(
         axes.set_title(_shorten(name, 34), fontsize=7)
     more = "" if len(shown) == len(volumes) else f" ({len(shown)} of {len(volumes)})"
     figure.suptitle(f"Mid-slices after pre-processing and normalisation{more}", fontsize=10)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def _compare(
@@ -181,18 +125,6 @@ def _box(corner: np.ndarray, size: tuple[int, int, int], **style: Any) -> Rectan
     return Rectangle((corner[2] - 0.5, corner[1] - 0.5), size[2], size[1], fill=False, **style)
 
 
-def _line(axes: Axes, records: list[dict[str, Any]], name: str, **style: Any) -> None:
-    points = [(r["step"], r[name]) for r in records if r.get(name) is not None]
-    if points:
-        axes.plot(*zip(*points, strict=True), **style)
-
-
-def _legend(axes: Axes, place: str) -> None:
-    """Add a legend if anything was drawn."""
-    if axes.get_legend_handles_labels()[0]:
-        axes.legend(loc=place, frameon=False, fontsize=9)
-
-
 def _spread(items: list, most: int) -> list:
     """At most `most` items, evenly spread over the list."""
     if len(items) <= most:
@@ -204,6 +136,7 @@ def _shorten(name: str, length: int) -> str:
     return name if len(name) <= length else "…" + name[-(length - 1) :]
 
 
-def _save(figure: Figure, path: Path) -> None:
+def save_figure(figure: Figure, path: Path) -> None:
+    """Write a figure as PNG, atomically."""
     canvas = FigureCanvasAgg(figure)
     write_atomically(path, lambda temporary: canvas.print_png(str(temporary)))

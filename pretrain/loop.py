@@ -1,11 +1,11 @@
 """Training, top to bottom. The file to read first."""
 
 import contextlib
-import os
 import time
 from collections import deque
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,21 +15,26 @@ from torch.nn.parallel import DistributedDataParallel
 
 from nnunetv2_voco.pretrain import distributed
 from nnunetv2_voco.pretrain.allocator import keep_freed_memory
-from nnunetv2_voco.pretrain.augment import crop_transforms
 from nnunetv2_voco.pretrain.cache import VolumeCache
 from nnunetv2_voco.pretrain.chunked import refuse_batch_statistics
 from nnunetv2_voco.pretrain.config import PretrainConfig
-from nnunetv2_voco.pretrain.dataset import PretrainDataset, Sample, StepSampler, join_batches, make_loader
 from nnunetv2_voco.pretrain.export import export_encoder
-from nnunetv2_voco.pretrain.figures import draw_progress, draw_samples
+from nnunetv2_voco.pretrain.feed import Batch, Feed
+from nnunetv2_voco.pretrain.figures import draw_samples
 from nnunetv2_voco.pretrain.log import RunLog
-from nnunetv2_voco.pretrain.model import VoCoModel, update_momentum
+from nnunetv2_voco.pretrain.messages import describe, final_verdict, progress_note
+from nnunetv2_voco.pretrain.model import StepLoss, VoCoModel, update_momentum
 from nnunetv2_voco.pretrain.precision import autocast_context, check_precision, requested_precision
+from nnunetv2_voco.pretrain.progress_figure import draw_progress
+from nnunetv2_voco.pretrain.recipes import first_pseudo_step
 from nnunetv2_voco.pretrain.schedule import inter_volume_weight, learning_rate
+from nnunetv2_voco.pretrain.segmentation_figures import draw_segmentations
+from nnunetv2_voco.pretrain.segmentation_model import FrozenLabeller, RecipeLoss, SegmentationModel
+from nnunetv2_voco.pretrain.segmentation_validation import describe_dice, mean_dice
 from nnunetv2_voco.pretrain.state import Progress, load_state, save_state
 from nnunetv2_voco.pretrain.stop_on_signal import StopOnSignal
 from nnunetv2_voco.pretrain.training_plan import TrainingPlan
-from nnunetv2_voco.pretrain.validation import Validation, Validator, gain_is_significant, verdict
+from nnunetv2_voco.pretrain.validation import gain_is_significant
 
 MOST_SKIPPED_IN_A_ROW = 10
 """Steps with a non-finite loss or gradient after which a run stops."""
@@ -63,33 +68,21 @@ def train(config: PretrainConfig, plan: TrainingPlan, cache: VolumeCache, out: P
 
     # data
     try:
-        training, validation = cache.records(plan.training), cache.records(plan.validation or plan.training)
+        feed = Feed(config, plan, cache)
     except KeyError as error:
         raise TrainingStopped(
             f"volume {error.args[0]} is no longer in {cache.folder}; run again to pre-process it"
         ) from None
-    intensity, crops = plan.intensity, plan.crop_plan(config)
-    transform = partial(
-        crop_transforms,
-        shift_amplitude=0.1 * (intensity.window[1] - intensity.window[0]),
-        isotropic_plane=plan.isotropic_plane,
-    )
-    dataset = PretrainDataset(
-        cache, training, plan=crops, intensity=intensity,
-        transform=transform(p_flip=config.flip_p, p_rotate=config.rotate_p), seed=config.seed,
-        weights=plan.volume_weights,
-    )  # fmt: skip
-    validator = Validator(
-        cache, validation, plan=crops, intensity=intensity, transform=transform(), seed=config.seed,
-        volumes_per_batch=config.batch_size * config.accumulate * (world_size if config.gather else 1),
-    )  # fmt: skip
+    recipe = config.learns_from
 
     # model, optimiser, state
     with torch.random.fork_rng():
         torch.manual_seed(config.seed)
         model = make_model(config, plan).to(device)
+    voco = model if isinstance(model, VoCoModel) else model.voco
     if config.channels_last:
-        model.encoder.to(memory_format=torch.channels_last_3d)
+        for part in (model.encoder, getattr(model, "decoder", model.encoder)):
+            part.to(memory_format=torch.channels_last_3d)
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=config.lr, weight_decay=config.weight_decay, amsgrad=True)
     scaler = torch.amp.GradScaler(device.type, enabled=False)
@@ -97,8 +90,12 @@ def train(config: PretrainConfig, plan: TrainingPlan, cache: VolumeCache, out: P
         refuse_batch_statistics(model.encoder)
     progress, state_file = Progress(processes=world_size, accumulate=config.accumulate), out / "voco_state.pth"
     stored_scaler: dict = {}
+    labeller: FrozenLabeller | None = None
     if state_file.exists():
-        progress, stored_scaler = load_state(state_file, model=model, optimizer=optimizer)
+        progress, stored_scaler, stored_labeller = load_state(state_file, model=model, optimizer=optimizer)
+        if stored_labeller is not None:
+            labeller = FrozenLabeller(model)
+            labeller.load_state_dict(stored_labeller)
         if not progress.goes_on_with(processes=world_size, accumulate=config.accumulate, gather=config.gather):
             raise TrainingStopped(
                 f"{out}: the run took {progress.accumulate} batch(es) a step in each of {progress.processes} "
@@ -112,7 +109,7 @@ def train(config: PretrainConfig, plan: TrainingPlan, cache: VolumeCache, out: P
             "step; the folder must lie on a file system that all machines share"
         )
     if not state_file.exists() or progress.requested_precision != config.precision:
-        progress.precision = sound_precision(config, model, dataset, device, console)
+        progress.precision = sound_precision(config, model, feed, device, console)
         progress.requested_precision = config.precision
     scaler = torch.amp.GradScaler(device.type, enabled=progress.precision == "fp16")
     if stored_scaler:
@@ -123,15 +120,10 @@ def train(config: PretrainConfig, plan: TrainingPlan, cache: VolumeCache, out: P
     stepped: nn.Module = model
     if world_size > 1:
         stepped = DistributedDataParallel(model, broadcast_buffers=False)  # no device_ids: they would move all crops
-    sampler = StepSampler(
-        first_step=progress.step, steps=config.steps, batch_size=config.batch_size, rank=rank, world_size=world_size,
-        accumulate=config.accumulate,
-    )  # fmt: skip
-    loader = make_loader(dataset, sampler, num_workers=worker_count(config), pin_memory=device.type == "cuda")
 
     stop = StopOnSignal()
     log = RunLog(out, first_step=progress.step, steps=config.steps, console=console) if first_process else None
-    crops_per_step = config.batch_size * config.accumulate * world_size * config.crops_per_volume
+    crops_per_step = config.crops_per_step * world_size
     speed: deque[tuple[float, float]] = deque(maxlen=config.log_every)  # seconds of step, and of it waiting for data
     skipped_in_a_row = 0
 
@@ -139,12 +131,16 @@ def train(config: PretrainConfig, plan: TrainingPlan, cache: VolumeCache, out: P
         if first_process:
             # the state last: a run killed in between does the steps again and exports again
             export_encoder(out / "voco_encoder.pth", model=model, config=config, plan=plan, progress=progress)
-            save_state(state_file, model=model, optimizer=optimizer, scaler=scaler, progress=progress)
+            save_state(
+                state_file, model=model, optimizer=optimizer, scaler=scaler, progress=progress, labeller=labeller
+            )
 
     def validate() -> None:
         """Measure on rank 0 and tell the others the step at which the inter-volume weight begins to grow."""
-        if first_process:
-            figures, right = validator.measure(model, device, autocast)
+        values: dict[str, Any] = {}
+        said = []
+        if first_process and voco is not None and feed.validator is not None:
+            figures, right = feed.validator.measure(voco, device, autocast)
             if not progress.untrained:
                 progress.untrained, progress.untrained_right = figures.as_dict(), right.tolist()
             progress.latest = {
@@ -153,11 +149,16 @@ def train(config: PretrainConfig, plan: TrainingPlan, cache: VolumeCache, out: P
             }
             if progress.ramp_start is None and figures.intra < figures.chance_constant and progress.step > 0:
                 progress.ramp_start = progress.step
-            assert log is not None
-            log.record(
-                progress.step, "validation", {**figures.as_dict(), "untrained_accuracy": progress.untrained["accuracy"]}
-            )
-            log.say(describe(progress.step, figures, progress.untrained))
+            values |= {**figures.as_dict(), "untrained_accuracy": progress.untrained["accuracy"]}
+            said.append(describe(progress.step, figures, progress.untrained))
+        if first_process and isinstance(model, SegmentationModel) and feed.dice is not None:
+            progress.dice = feed.dice.measure(model, device, autocast)
+            progress.dice_untrained = progress.dice_untrained or progress.dice
+            values |= {"dice": mean_dice(progress.dice), **{f"dice {k}": v for k, v in progress.dice.items()}}
+            said.append(describe_dice(progress.step, progress.dice, progress.dice_untrained))
+        if log is not None:
+            log.record(progress.step, "validation", values)
+            log.say("\n".join(said))
             draw_progress(out)
         progress.ramp_start = distributed.broadcast_object(progress.ramp_start)
 
@@ -165,11 +166,10 @@ def train(config: PretrainConfig, plan: TrainingPlan, cache: VolumeCache, out: P
         if progress.step == 0:
             validate()
             save()
-        batches = iter(loader)
+        batches = feed.batches(progress.step, device)
         while progress.step < config.steps:
             started = time.monotonic()
-            batch = join_batches([next(batches) for _ in range(config.accumulate)])  # crops move when embedded
-            batch = Sample(batch.crops, *(tensor.to(device, non_blocking=True) for tensor in batch[1:]))
+            batch = next(batches)
             waited = time.monotonic() - started
             lr = learning_rate(progress.step, peak=config.lr, warmup_steps=config.warmup_steps, steps=config.steps)
             for group in optimizer.param_groups:
@@ -178,9 +178,15 @@ def train(config: PretrainConfig, plan: TrainingPlan, cache: VolumeCache, out: P
                 progress.step, full=config.inter_weight, ramp_steps=config.ramp_steps, ramp_start=progress.ramp_start
             )
 
-            update_momentum(model.student, model.teacher, config.teacher_momentum)
+            if voco is not None:
+                update_momentum(voco.student, voco.teacher, config.teacher_momentum)
+            pseudo = None
+            if recipe.pseudo and progress.step >= first_pseudo_step(config.steps):
+                labeller = labeller or FrozenLabeller(model)
+                crops = batch.unlabelled.crops[:, : config.random_crops].flatten(0, 1).to(device)
+                pseudo = crops, labeller(crops, autocast, config.patches_at_once)
             with autocast():
-                loss = stepped(*batch, **loss_arguments(config, progress.step, inter_weight))
+                loss = step_loss(stepped, batch, pseudo, config, progress.step, inter_weight)
             scaler.scale(loss.total).backward()
             scaler.unscale_(optimizer)
             norm = nn.utils.clip_grad_norm_(trained, config.clip_norm)
@@ -213,12 +219,7 @@ def train(config: PretrainConfig, plan: TrainingPlan, cache: VolumeCache, out: P
                     "skipped_steps": progress.skipped_steps,
                 }
                 log.record(progress.step, "training", values)
-                accuracy = progress.latest.get("accuracy", float("nan"))
-                log.advance(
-                    progress.step,
-                    f"loss {values['total']:.3f}  intra {values['intra']:.3f}  position accuracy {accuracy:.0%}  "
-                    f"{values['crops_per_second']:.0f} crops/s",
-                )
+                log.advance(progress.step, progress_note(values, progress))
             last = progress.step == config.steps
             if last or progress.step % config.val_every == 0:
                 validate()
@@ -235,18 +236,55 @@ def train(config: PretrainConfig, plan: TrainingPlan, cache: VolumeCache, out: P
     if not first_process:
         return None
     draw_progress(out)
-    draw_samples(out / "samples.png", validator, model, device, autocast)
+    if voco is not None and feed.validator is not None:
+        draw_samples(out / "samples.png", feed.validator, voco, device, autocast)
+    if isinstance(model, SegmentationModel) and feed.dice is not None:
+        draw_segmentations(out / "segmentations.png", feed.dice, model, device, autocast)
     return final_verdict(progress, held_out=bool(plan.validation))
 
 
-def make_model(config: PretrainConfig, plan: TrainingPlan) -> VoCoModel:
+def make_model(config: PretrainConfig, plan: TrainingPlan) -> VoCoModel | SegmentationModel:
     """Build the model of a run."""
+    voco = make_voco(config, plan) if config.learns_from.contrast else None
+    if plan.labelled is None:
+        assert voco is not None
+        return voco
+    return SegmentationModel(
+        plan.architecture,
+        num_classes=plan.labelled.num_classes,
+        annotated=[labelled.annotated for labelled in plan.labelled.sets],
+        voco=voco,
+        processes=distributed.world_size(),
+    )
+
+
+def make_voco(config: PretrainConfig, plan: TrainingPlan) -> VoCoModel:
+    """Build the model that contrasts."""
     return VoCoModel(
         plan.architecture,
         random_crops=config.random_crops,
         projection_size=config.projection_size,
         crop_size=plan.crop_size if config.place_weight else None,
     )
+
+
+def step_loss(
+    stepped: nn.Module,
+    batch: Batch,
+    pseudo: tuple[torch.Tensor, torch.Tensor] | None,
+    config: PretrainConfig,
+    step: int,
+    inter_weight: float,
+) -> StepLoss | RecipeLoss:
+    """Compute the loss of one step with the model, or with its wrapper."""
+    recipe, arguments = config.learns_from, loss_arguments(config, step, inter_weight)
+    if not recipe.labelled:
+        return stepped(*batch.unlabelled, **arguments)
+    return stepped(
+        batch.unlabelled if recipe.contrast else None, batch.labelled, pseudo, voco_arguments=arguments,
+        labelled_weight=config.labelled_weight, pseudo_weight=config.pseudo_weight, detached=recipe.detached,
+        chunk=config.patches_at_once,
+    )  # fmt: skip
 
 
 def loss_arguments(config: PretrainConfig, step: int, inter_weight: float) -> dict:
@@ -264,42 +302,21 @@ def loss_arguments(config: PretrainConfig, step: int, inter_weight: float) -> di
 
 
 def sound_precision(
-    config: PretrainConfig, model: VoCoModel, dataset: PretrainDataset, device: torch.device, console: Console
+    config: PretrainConfig, model: VoCoModel | SegmentationModel, feed: Feed, device: torch.device, console: Console
 ) -> str:
     """Return the requested autocast type if one step in it agrees with fp32 in every process, else fp32."""
     precision = requested_precision(config.precision, device)
     if precision == "fp32":
         return precision
-    batch = [torch.stack(field).to(device) for field in zip(*(dataset[i] for i in range(2)), strict=True)]
-    arguments = loss_arguments(config, 0, config.inter_weight)
-    fault = check_precision(model, lambda trial: trial(*batch, **arguments).total, precision, device)
+    batch = feed.trial(device)
+    fault = check_precision(
+        model, lambda trial: step_loss(trial, batch, None, config, 0, config.inter_weight).total, precision, device
+    )
     if not distributed.any_process(fault is not None, device):
         return precision
     if distributed.rank() == 0:
         console.print(f"{precision} is not sound here: {fault or 'another process found a fault'}. Training in fp32.")
     return "fp32"
-
-
-def describe(step: int, now: Validation, untrained: dict) -> str:
-    """One line about a validation."""
-    across = "" if now.accuracy_across is None else f", across volumes {now.accuracy_across:.0%}"
-    return (
-        f"  validation at step {step}: position accuracy {now.accuracy:.1%} (untrained {untrained['accuracy']:.1%}, "
-        f"blind {now.blind:.1%}; augmented {now.accuracy_augmented:.1%}{across}), "
-        f"intra loss {now.intra:.3f} (best constant {now.chance_constant:.3f}), similarity of positives "
-        f"{now.positives:.2f}, of negatives {now.negatives:.2f}, spread {now.spread:.2f}"
-    )
-
-
-def final_verdict(progress: Progress, *, held_out: bool) -> str:
-    """Say whether the run has learned."""
-    latest = {name: value for name, value in progress.latest.items() if name != "significant"}
-    return verdict(
-        Validation(**latest),
-        Validation(**progress.untrained),
-        significant=progress.latest["significant"],
-        held_out=held_out,
-    )
 
 
 def resolve_device(name: str) -> str:
@@ -314,11 +331,3 @@ def resolve_device(name: str) -> str:
         torch.cuda.set_device(distributed.local_rank())
         return f"cuda:{distributed.local_rank()}"
     return name
-
-
-def worker_count(config: PretrainConfig) -> int:
-    """Processes that load samples."""
-    if config.num_workers is not None:
-        return config.num_workers
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(8, cores // distributed.local_world_size() - 1))

@@ -19,6 +19,7 @@ from nnunetv2_voco.pretrain.dataset_plans import read_dataset_plans
 from nnunetv2_voco.pretrain.drawn import report_drawn
 from nnunetv2_voco.pretrain.estimate import estimate_without_volumes, print_estimate
 from nnunetv2_voco.pretrain.figures import draw_volumes
+from nnunetv2_voco.pretrain.labelled_sets import differing_preprocessing
 from nnunetv2_voco.pretrain.log import duration, make_console, progress_bar
 from nnunetv2_voco.pretrain.loop import TrainingStopped, resolve_device, train
 from nnunetv2_voco.pretrain.request import Request, RunError, check_folder, effective_config, weights_of
@@ -26,6 +27,8 @@ from nnunetv2_voco.pretrain.roofline import parse_gpus
 from nnunetv2_voco.pretrain.training_plan import (
     TrainingPlan,
     check_network,
+    labelled_data,
+    make_labelled_plan,
     make_training_plan,
     preprocessing_target,
 )
@@ -80,7 +83,7 @@ def pretrain(request: Request) -> str | None:
         ) from error
     finally:
         distributed.stop()
-    if verdict is not None:
+    if verdict is not None and config.learns_from.contrast:
         samples = config.steps * config.batch_size * config.accumulate * distributed.world_size()
         report_drawn(plan, seed=config.seed, samples=samples, out=request.out, console=console)
     return verdict
@@ -110,7 +113,12 @@ def prepare(request: Request, console: Console) -> tuple[PretrainConfig, VolumeC
                 "of volumes again to pre-process what is missing"
             )
         console.print(f"{len(missing)} volumes of this run are not in the cache any more; pre-processing them again.")
-    if not request.folders and not request.cache_root.is_dir():
+    if request.folders and not config.learns_from.unlabelled:
+        raise RunError(
+            f"recipe {config.recipe}: learns from labelled datasets alone, but {request.folders[0]} is given; leave "
+            "the folders of volumes out, or take --recipe omni or semi"
+        )
+    if config.learns_from.unlabelled and not request.folders and not request.cache_root.is_dir():
         raise RunError(
             "no folder of volumes was given; name it before -o, or name a cache that voco_preprocess made by --cache"
         )
@@ -124,9 +132,21 @@ def prepare(request: Request, console: Console) -> tuple[PretrainConfig, VolumeC
     )
     check_network(config, dataset_plans)
     weights = weights_of(request, config)
+    labelled = labelled_data(config)
+    if labelled is not None:
+        warn_of_differences(config, console)
     target = preprocessing_target(config, dataset_plans)
     cache = VolumeCache(request.cache_root, target)
     out.mkdir(parents=True, exist_ok=True)
+    if labelled is not None and dataset_plans is not None and not config.learns_from.unlabelled:
+        plan = make_labelled_plan(config, target=target, plans=dataset_plans, labelled=labelled)
+        if request.dry_run:
+            print_estimate(config, plan, [], console, volumes=0, gpus=request.gpus)
+            return config, cache, plan
+        config.save(out / "config.json")
+        plan.save(plan_file)
+        _print_plan(config, plan, console)
+        return config, cache, plan
     if not request.dry_run:
         config.save(out / "config.json")
 
@@ -151,8 +171,9 @@ def prepare(request: Request, console: Console) -> tuple[PretrainConfig, VolumeC
         grouping = weights and group_volumes(weights, {v.record.key: v.name for v in collection.usable})
         histograms = None if request.folders and request.dry_run else cache.open_index().histograms
         plan = make_training_plan(
-            config, records, target=target, plans=dataset_plans, grouping=grouping, histograms=histograms
-        )
+            config, records, target=target, plans=dataset_plans, labelled=labelled, grouping=grouping,
+            histograms=histograms,
+        )  # fmt: skip
     except (CollectError, ValueError):
         if not plan_file.exists():  # nothing has begun that other settings could spoil
             (out / "config.json").unlink(missing_ok=True)
@@ -193,6 +214,15 @@ def prepare(request: Request, console: Console) -> tuple[PretrainConfig, VolumeC
     return config, cache, plan
 
 
+def warn_of_differences(config: PretrainConfig, console: Console) -> None:
+    """Say where the labelled datasets were pre-processed in different ways."""
+    different = differing_preprocessing(config.labelled, configuration=config.configuration, plans=config.plans)
+    if different:
+        console.print("The labelled datasets were pre-processed in different ways:", highlight=False)
+        for line in different:
+            console.print(f"  {line}", highlight=False, markup=False)
+
+
 def print_table(collection: Collection, console: Console, *, listed_in: str = "volumes.json") -> None:
     """Print what was found and what becomes of it; `listed_in` names the file that holds all of it."""
     table = Table(box=None, pad_edge=False, header_style="bold")
@@ -221,15 +251,32 @@ def _print_plan(config: PretrainConfig, plan: TrainingPlan, console: Console) ->
     network = plan.architecture.network_class_name.rsplit(".", 1)[-1]
     spacing = " × ".join(f"{s:g}" for s in plan.target.spacing_mm)
     crop = " × ".join(str(n) for n in plan.crop_size)
-    lines = [
-        f"Training on {len(plan.training)} volumes, validating on {len(plan.validation)} held out, "
-        f"{spacing} mm (z, y, x)",
-        f"Crops of {crop} voxels, {' × '.join(str(n) for n in config.grid)} base crops and {config.random_crops} "
-        f"random ones per volume, {config.batch_size} volumes per step and process",
+    lines = (
+        []
+        if not config.learns_from.unlabelled
+        else [
+            f"Training on {len(plan.training)} volumes, validating on {len(plan.validation)} held out, "
+            f"{spacing} mm (z, y, x)",
+            f"Crops of {crop} voxels, {' × '.join(str(n) for n in config.grid)} base crops and {config.random_crops} "
+            f"random ones per volume, {config.batch_size} volumes per step and process",
+        ]
+    )
+    if plan.labelled is not None:
+        patch = " × ".join(str(n) for n in plan.patch_size or ())
+        lines += [
+            f"Recipe {config.recipe}: {len(labelled.training)} labelled cases of {labelled.name}, "
+            f"{len(labelled.validation)} held out (fold {config.fold}), {sum(labelled.annotated) - 1} classes"
+            for labelled in plan.labelled.sets
+        ]
+        lines.append(
+            f"{len(plan.labelled.class_names)} classes in all; {config.labelled_batch_size} patches of {patch} voxels "
+            "per step and process"
+        )
+    lines.append(
         f"{network}, {plan.architecture.n_stages} stages of {', '.join(str(f) for f in plan.architecture.features)} "
         f"features; {plan.scheme}"
-        + (f" to mean {plan.properties['mean']:.0f}, SD {plan.properties['std']:.0f} HU" if plan.properties else ""),
-    ]
+        + (f" to mean {plan.properties['mean']:.0f}, SD {plan.properties['std']:.0f} HU" if plan.properties else "")
+    )
     if plan.groups:
         shares = np.bincount(plan.group_of, minlength=len(plan.groups)) * plan.group_weights
         lines.append(

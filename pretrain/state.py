@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from nnunetv2_voco.atomic import write_atomically
-from nnunetv2_voco.pretrain.model import VoCoModel
 
 
 @dataclass
@@ -21,6 +21,8 @@ class Progress:
         untrained: Validation of the untrained encoder, plain numbers.
         untrained_right: For each validation crop, whether the untrained encoder was right.
         latest: The latest validation, plain numbers.
+        dice_untrained: Dice of each class on held-out labelled patches before the first step, if there are any.
+        dice: The latest.
         precision: Autocast type in use.
         requested_precision: The setting it was chosen for.
         processes: Number of processes.
@@ -34,6 +36,8 @@ class Progress:
     untrained: dict[str, Any] = field(default_factory=dict)
     untrained_right: list[bool] = field(default_factory=list)
     latest: dict[str, Any] = field(default_factory=dict)
+    dice_untrained: dict[str, float | None] = field(default_factory=dict)
+    dice: dict[str, float | None] = field(default_factory=dict)
     precision: str = "fp32"
     requested_precision: str = "auto"
     processes: int = 1
@@ -52,24 +56,30 @@ class Progress:
 def save_state(
     path: Path,
     *,
-    model: VoCoModel,
+    model: nn.Module,
     optimizer: torch.optim.Optimizer,
     scaler: torch.amp.GradScaler,
     progress: Progress,
+    labeller: nn.Module | None = None,
 ) -> None:
-    """Write everything that a continued run needs."""
+    """Write everything that a continued run needs; `labeller` gives the pseudo-labels, once there are any."""
     content = {
         "model": model.state_dict(),
         "optimizer": optimizer.state_dict(),
         "scaler": scaler.state_dict(),
         "progress": dict(vars(progress)),
+        "labeller": None if labeller is None else labeller.state_dict(),
     }
     write_atomically(path, lambda temporary: torch.save(content, temporary))
 
 
-def load_state(path: Path, *, model: VoCoModel, optimizer: torch.optim.Optimizer) -> tuple[Progress, dict[str, Any]]:
-    """Restore model and optimiser as `save_state` wrote them, in place; return the progress and the scaler's state."""
+def load_state(path: Path, *, model: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[Progress, dict, dict | None]:
+    """Restore model and optimiser as `save_state` wrote them, in place.
+
+    Returns:
+        The progress, the scaler's state, and the labeller's weights if there were any.
+    """
     content = torch.load(path, map_location="cpu", weights_only=True)
     model.load_state_dict(content["model"])
     optimizer.load_state_dict(content["optimizer"])
-    return Progress(**content["progress"]), content["scaler"]
+    return Progress(**content["progress"]), content["scaler"], content.get("labeller")

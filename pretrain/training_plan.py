@@ -22,6 +22,7 @@ from nnunetv2_voco.pretrain.intensity import (
     stored_intensity,
     window_properties,
 )
+from nnunetv2_voco.pretrain.labelled_sets import LabelledData, read_labelled_data
 from nnunetv2_voco.pretrain.preprocess import Target
 from nnunetv2_voco.pretrain.weights import Grouping
 from nnunetv2_voco.scales import scaled
@@ -49,6 +50,22 @@ def preprocessing_target(config: PretrainConfig, plans: DatasetPlans | None) -> 
     )
 
 
+def labelled_data(config: PretrainConfig) -> LabelledData | None:
+    """Read the labelled datasets of the settings; None without any.
+
+    Raises:
+        ValueError: As `read_labelled_data`.
+    """
+    if not config.labelled:
+        return None
+    return read_labelled_data(
+        config.labelled,
+        configuration=config.configuration,
+        plans=config.plans,
+        fold="all" if config.fold == "all" else int(config.fold),
+    )
+
+
 @dataclass(frozen=True, kw_only=True)
 class TrainingPlan:
     """The fixed frame of a run.
@@ -64,6 +81,8 @@ class TrainingPlan:
         groups: Names of the groups of volumes that are drawn with weights; empty without weights.
         group_weights: How often a volume of each is drawn.
         group_of: Index of the group of each training volume.
+        labelled: Labelled sets that take part.
+        patch_size: Edge lengths of their patches in voxels, (z, y, x).
     """
 
     training: tuple[str, ...]
@@ -76,6 +95,8 @@ class TrainingPlan:
     groups: tuple[str, ...] = ()
     group_weights: tuple[float, ...] = ()
     group_of: tuple[int, ...] = ()
+    labelled: LabelledData | None = None
+    patch_size: tuple[int, int, int] | None = None
 
     @property
     def volume_weights(self) -> list[float] | None:
@@ -108,6 +129,7 @@ class TrainingPlan:
         """Write the plan as JSON."""
         content = asdict(self)
         content["architecture"] = self.architecture.to_plans()
+        content["labelled"] = None if self.labelled is None else self.labelled.to_json()
         write_json(path, content)
 
     @classmethod
@@ -115,8 +137,10 @@ class TrainingPlan:
         """Read a plan that `save` wrote."""
         content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         target = {k: tuple(v) if isinstance(v, list) else v for k, v in content.pop("target").items()}
+        labelled = content.pop("labelled", None)
         return cls(
             architecture=Architecture.from_plans(content.pop("architecture")),
+            labelled=None if labelled is None else LabelledData.from_json(labelled),
             target=Target(**target),
             **{k: tuple(v) if isinstance(v, list) else v for k, v in content.items()},
         )
@@ -141,6 +165,7 @@ def make_training_plan(
     *,
     target: Target,
     plans: DatasetPlans | None,
+    labelled: LabelledData | None = None,
     grouping: Grouping | None = None,
     histograms: Callable[[Sequence[str]], Iterable[np.ndarray]] | None = None,
 ) -> TrainingPlan:
@@ -151,6 +176,7 @@ def make_training_plan(
         records: The volumes.
         target: What they were brought to.
         plans: Of the nnU-Net dataset, if there is one.
+        labelled: Labelled sets, if any take part.
         grouping: Volumes by weight, if any are given.
         histograms: Gives the histograms of the body for some keys, in their order; those of the records if None.
 
@@ -193,6 +219,31 @@ def make_training_plan(
         groups=() if grouping is None else grouping.groups,
         group_weights=() if grouping is None else grouping.weights,
         group_of=() if grouping is None else tuple(grouping.group_of[key] for key in training),
+        labelled=labelled,
+        patch_size=None if labelled is None or plans is None else plans.patch_size,
+    )
+
+
+def make_labelled_plan(
+    config: PretrainConfig, *, target: Target, plans: DatasetPlans, labelled: LabelledData
+) -> TrainingPlan:
+    """Settle what a run trains on that needs no unlabelled volumes.
+
+    Raises:
+        ValueError: As `make_training_plan`.
+    """
+    architecture = choose_architecture(config, plans, median_shape=np.ones(3), volumes=1)
+    check_input_size(architecture, plans.patch_size)
+    return TrainingPlan(
+        training=(),
+        validation=(),
+        architecture=architecture,
+        crop_size=plans.patch_size,
+        scheme=plans.scheme,
+        properties=plans.properties if plans.scheme == CT_SCHEME else {},
+        target=target,
+        labelled=labelled,
+        patch_size=plans.patch_size,
     )
 
 

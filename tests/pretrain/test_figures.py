@@ -5,7 +5,7 @@ import matplotlib.image
 import numpy as np
 import pytest
 
-from nnunetv2_voco.pretrain.figures import draw_progress
+from nnunetv2_voco.pretrain.progress_figure import draw_progress
 
 TRAINING = {"total": 1.5, "intra": 0.6, "inter": 0.1, "reg": 0.8, "lr": 1e-4, "inter_weight": 0.0}
 VALIDATION = {

@@ -1,4 +1,5 @@
 import io
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -8,6 +9,7 @@ from torch import nn
 from nnunetv2_voco.pretrain import loop
 from nnunetv2_voco.pretrain.config import PretrainConfig
 from nnunetv2_voco.pretrain.dataset import Sample
+from nnunetv2_voco.pretrain.feed import Batch
 from nnunetv2_voco.pretrain.precision import autocast_context, check_precision, requested_precision
 from tests.pretrain.tiny_run import LOSS, make_model, random_batch
 
@@ -83,9 +85,9 @@ def test_context_computes_in_the_named_type():
 @pytest.mark.parametrize(("fault", "expected"), [(None, "bf16"), ("3.0% of the gradient is not finite", "fp32")])
 def test_unsound_precision_falls_back_with_a_message(fault, expected, monkeypatch):
     monkeypatch.setattr(loop, "check_precision", lambda *_: fault)
-    dataset = [Sample(*(tensor[0] for tensor in random_batch()))] * 2
+    feed = SimpleNamespace(trial=lambda device: Batch(Sample(*random_batch()), None))
     console = Console(record=True, width=200, file=io.StringIO())
-    got = loop.sound_precision(PretrainConfig(precision="bf16"), make_model(), dataset, CPU, console)
+    got = loop.sound_precision(PretrainConfig(precision="bf16"), make_model(), feed, CPU, console)
     assert got == expected
     said = console.export_text()
     assert (fault in said and "fp32" in said) if fault else said == ""
