@@ -22,7 +22,7 @@ def progress_note(values: dict[str, float], progress: Progress) -> str:
     if progress.untrained:
         parts += [f"intra {values['intra']:.3f}", f"position accuracy {progress.latest.get('accuracy', 0):.0%}"]
     if "labelled" in values:
-        parts += [f"{name} {values[name]:.3f}" for name in ("labelled", "pseudo")]
+        parts += [f"{name} {values[name]:.3f}" for name in ("labelled", "pseudo") if values[name]]
     return "  ".join([*parts, f"{values['crops_per_second']:.0f} crops/s"])
 
 

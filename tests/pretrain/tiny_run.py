@@ -37,11 +37,11 @@ def write_ct(folder: Path) -> Path:
     return folder
 
 
-def run_tiny(ct: Path, out: Path, *, resume: bool = False, dry_run: bool = False, **settings: Any) -> str | None:
+def run_tiny(ct: Path | None, out: Path, *, resume: bool = False, dry_run: bool = False, **settings: Any) -> str | None:
     """Run in this process; the verdict."""
     return pretrain(
         Request(
-            folders=(str(ct),),
+            folders=() if ct is None else (str(ct),),
             out=out,
             settings=SETTINGS | settings,
             num_processes=0,
