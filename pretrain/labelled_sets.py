@@ -71,7 +71,9 @@ class LabelledData:
         """Return what `to_json` made the content of."""
         sets = []
         for one in content["sets"]:
-            fields = {name: tuple(value) if isinstance(value, list) else value for name, value in one.items()}
+            fields: dict[str, Any] = {
+                name: tuple(value) if isinstance(value, list) else value for name, value in one.items()
+            }
             fields["united"] = {int(value): int(label) for value, label in one["united"].items()}
             sets.append(LabelledSet(**fields))
         return cls(class_names=tuple(content["class_names"]), sets=tuple(sets))
@@ -213,7 +215,8 @@ def _foreground_labels(file: Path, content: Mapping[str, Any], manager: "LabelMa
             "datasets by name; give every label a name of its own, or leave the dataset out"
         )
     values = {name: int(value[0] if isinstance(value, list) else value) for name, value in content.items()}
-    for what, found in (("name", [same_name(name) for name in values]), ("value", list(values.values()))):
+    kinds: dict[str, list[Any]] = {"name": [same_name(name) for name in values], "value": list(values.values())}
+    for what, found in kinds.items():
         twice = [name for name, one in zip(values, found, strict=True) if found.count(one) > 1]
         if twice:
             raise ValueError(f"{file}: labels {', '.join(twice)} have the same {what}; give each its own")
