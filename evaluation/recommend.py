@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -96,13 +95,14 @@ def recommendation(facts: "Facts", dataset: str) -> Iterator[str]:
     yield "thresholds are this package's; the published guideline gives directions only (evaluation/guideline.py)"
     yield ""
     scale = "" if size.value == "B" else f" --scale {size.value}"
-    options = f"{scale} --steps {steps.value}{_recipe_options(recipe.value, dataset)}"
-    yield f"  voco_pretrain CTS -o OUT -d {dataset}{options}"
-    yield f"  voco_plan -d {dataset} -pc OUT/voco_encoder.pth -n mine{scale}"
+    volumes = "" if recipe.value == "supervised" else "CTS "
+    labels, decoder = "", ""
+    if recipe.value != "ssl":
+        labels, decoder = f" --recipe {recipe.value} --labelled {dataset}", " --decoder"
+    yield f"  voco_pretrain {volumes}-o OUT -d {dataset}{scale} --steps {steps.value}{labels}"
+    yield f"  voco_plan -d {dataset} -pc OUT/voco_encoder.pth -n mine{scale}{decoder}"
     for name in (trainer.value, _twin(trainer.value)):
         yield f"  nnUNetv2_train {dataset} 3d_fullres 0 -tr {name} -p nnUNetPlans_VoCo_mine"
-    if recipe.value != "ssl" and not _knows_recipes():
-        yield f"  (this version of voco_pretrain learns without labels only; {recipe.value} is not in it)"
 
 
 def _explained(title: str, advice: "Advice", addition: str = "") -> Iterator[str]:
@@ -113,13 +113,3 @@ def _explained(title: str, advice: "Advice", addition: str = "") -> Iterator[str
 
 def _twin(trainer: str) -> str:
     return trainer.replace("nnUNetTrainerVoCo", "nnUNetTrainerVoCoScratch")
-
-
-def _recipe_options(recipe: str, dataset: str) -> str:
-    return "" if recipe == "ssl" or not _knows_recipes() else f" --recipe {recipe} --labelled {dataset}"
-
-
-def _knows_recipes() -> bool:
-    """Ask the installed command, as the rooms do not import each other."""
-    command = [sys.executable, "-c", "from nnunetv2_voco.pretrain.cli import main; main()", "--help"]
-    return "--recipe" in subprocess.run(command, capture_output=True, text=True, check=False).stdout

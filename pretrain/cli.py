@@ -205,9 +205,10 @@ def refuse_what_a_dataset_decides(arguments: dict[str, Any], command: str) -> No
     """Exit if -d is given with what the dataset's plans decide."""
     if "dataset" not in arguments:
         return
+    option = "--labelled" if "labelled" in arguments else "-d"
     for name in ("spacing", "window", "arch", "preset"):
         if name in arguments:
-            sys.exit(f"{command}: --{name} and -d exclude each other: with -d the dataset's plans decide it")
+            sys.exit(f"{command}: --{name} and {option} exclude each other: the dataset's plans decide it")
 
 
 def _refuse_what_is_missing(run: dict[str, Any]) -> None:

@@ -6,7 +6,7 @@ number of workers, and after a resume.
 
 from collections.abc import Mapping, Sequence
 from types import SimpleNamespace
-from typing import Any, Literal, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -14,7 +14,6 @@ from batchgeneratorsv2.transforms.base.basic_transform import BasicTransform
 from batchgeneratorsv2.transforms.noise.gaussian_blur import GaussianBlurTransform
 from nnunetv2.training.dataloading.data_loader import nnUNetDataLoader
 from nnunetv2.training.dataloading.nnunet_dataset import infer_dataset_class
-from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.label_handling.label_handling import LabelManager
 from torch import Tensor
 from torch.utils.data import Dataset, default_collate
@@ -22,6 +21,9 @@ from torch.utils.data import Dataset, default_collate
 from nnunetv2_voco.pretrain.labelled_sets import IGNORE_LABEL, LabelledData
 from nnunetv2_voco.pretrain.seeded import seeded
 from nnunetv2_voco.pretrain.volume_order import VolumeOrder
+
+if TYPE_CHECKING:
+    from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
 FOREGROUND_SHARE = 0.33
 """Share of patches around a foreground voxel: `oversample_foreground_percent` in nnUNetTrainer's constructor."""
@@ -105,7 +107,7 @@ class LabelledDataset(Dataset):
             ]
         else:
             self.read_size = patch_size
-            self.transforms = [nnUNetTrainer.get_validation_transforms(scales) for _ in data.sets]
+            self.transforms = [trainer_class().get_validation_transforms(scales) for _ in data.sets]
         self.readers = [infer_dataset_class(one.folder) for one in data.sets]
         self.labels = [label_manager(one.united) for one in data.sets]
         self.classes = [class_table(one.united) for one in data.sets]
@@ -148,6 +150,13 @@ def label_manager(united: Mapping[int, int]) -> LabelManager:
     return LabelManager({names.get(value, f"label {value}"): value for value in united}, regions_class_order=None)
 
 
+def trainer_class() -> "type[nnUNetTrainer]":
+    """nnU-Net's trainer, imported when it is needed: that takes seconds, which runs without labels need not wait."""
+    from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+
+    return nnUNetTrainer
+
+
 class Augmentation(NamedTuple):
     """What nnU-Net's trainer chooses for patches of a size.
 
@@ -169,8 +178,8 @@ def choose_augmentation(patch_size: tuple[int, int, int], *, mirror: bool) -> Au
     trainer = SimpleNamespace(  # all that the method looks at
         configuration_manager=SimpleNamespace(patch_size=list(patch_size)), print_to_log_file=lambda *_: None
     )
-    choose = nnUNetTrainer.configure_rotation_dummyDA_mirroring_and_inital_patch_size
-    angles, slicewise, read_size, axes = choose(cast(nnUNetTrainer, trainer))
+    choose: Any = trainer_class().configure_rotation_dummyDA_mirroring_and_inital_patch_size
+    angles, slicewise, read_size, axes = choose(trainer)
     z, y, x = (int(n) for n in read_size)
     return Augmentation((z, y, x), angles, slicewise, axes if mirror else ())
 
@@ -182,7 +191,7 @@ def training_transforms(
 
     Its blur tries two ways to convolve and keeps the faster; their results differ in rounding, so that one is fixed.
     """
-    transforms: Any = nnUNetTrainer.get_training_transforms(
+    transforms: Any = trainer_class().get_training_transforms(
         patch_size,
         chosen.angles,
         scales,

@@ -240,7 +240,7 @@ def train(config: PretrainConfig, plan: TrainingPlan, cache: VolumeCache, out: P
         draw_samples(out / "samples.png", feed.validator, voco, device, autocast)
     if isinstance(model, SegmentationModel) and feed.dice is not None:
         draw_segmentations(out / "segmentations.png", feed.dice, model, device, autocast)
-    return final_verdict(progress, held_out=bool(plan.validation))
+    return final_verdict(progress, held_out=bool(plan.validation), labels_held_out=config.fold != "all")
 
 
 def make_model(config: PretrainConfig, plan: TrainingPlan) -> VoCoModel | SegmentationModel:

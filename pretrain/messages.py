@@ -26,8 +26,8 @@ def progress_note(values: dict[str, float], progress: Progress) -> str:
     return "  ".join([*parts, f"{values['crops_per_second']:.0f} crops/s"])
 
 
-def final_verdict(progress: Progress, *, held_out: bool) -> str:
-    """Say whether the run has learned."""
+def final_verdict(progress: Progress, *, held_out: bool, labels_held_out: bool = True) -> str:
+    """Say whether the run has learned; whether volumes, and labelled cases, were held out to tell."""
     texts = []
     if progress.latest:
         latest = {name: value for name, value in progress.latest.items() if name != "significant"}
@@ -40,5 +40,5 @@ def final_verdict(progress: Progress, *, held_out: bool) -> str:
             )
         )
     if progress.dice:
-        texts.append(dice_verdict(progress.dice, progress.dice_untrained))
+        texts.append(dice_verdict(progress.dice, progress.dice_untrained, held_out=labels_held_out))
     return " ".join(texts)

@@ -74,12 +74,12 @@ def draw_label_losses(axes: Axes, training: Records, validation: Records) -> Non
 
 
 def draw_dice(axes: Axes, training: Records, validation: Records) -> None:
-    """Draw Dice on held-out labelled patches: every class, and the mean."""
+    """Draw Dice on labelled patches for validation: every class, and the mean."""
     classes = [name for name in validation[-1] if name.startswith("dice ")]
     for name in classes:
         _line(axes, validation, name, color=CHANCE, alpha=0.4, linewidth=1)
     _line(axes, validation, "dice", label=f"mean of {len(classes)} classes", color="black", marker="o", markersize=4)
-    axes.set(title="Dice on held-out labelled patches", xlabel="step", ylim=(0, 1))
+    axes.set(title="Dice on labelled patches for validation", xlabel="step", ylim=(0, 1))
 
 
 def draw_rates(axes: Axes, training: Records, validation: Records) -> None:

@@ -262,10 +262,11 @@ def _print_plan(config: PretrainConfig, plan: TrainingPlan, console: Console) ->
         ]
     )
     if plan.labelled is not None:
+        held_out = "for validation" if config.fold == "all" else "held out"
         patch = " × ".join(str(n) for n in plan.patch_size or ())
         lines += [
             f"Recipe {config.recipe}: {len(labelled.training)} labelled cases of {labelled.name}, "
-            f"{len(labelled.validation)} held out (fold {config.fold}), {sum(labelled.annotated) - 1} classes"
+            f"{len(labelled.validation)} {held_out} (fold {config.fold}), {sum(labelled.annotated) - 1} classes"
             for labelled in plan.labelled.sets
         ]
         lines.append(

@@ -1,4 +1,4 @@
-"""segmentations.png: a few held-out labelled patches, with what is labelled and what the network says."""
+"""segmentations.png: a few labelled patches for validation, with what is labelled and what the network says."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -38,7 +38,7 @@ def draw_segmentations(
             column += 1
     panels[0, 0].set_title("labelled", loc="left", fontsize=9)
     panels[1, 0].set_title("predicted", loc="left", fontsize=9)
-    figure.suptitle(f"Held-out labelled patches, {validator.data.num_classes - 1} classes", fontsize=10)
+    figure.suptitle(f"Labelled patches for validation, {validator.data.num_classes - 1} classes", fontsize=10)
     save_figure(figure, path)
 
 

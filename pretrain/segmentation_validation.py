@@ -94,16 +94,17 @@ def describe_dice(step: int, now: dict[str, float | None], untrained: dict[str, 
     """One line about a measurement."""
     classes = ", ".join(f"{name} {value:.2f}" for name, value in now.items() if value is not None)
     return (
-        f"  labelled patches held out, step {step}: mean Dice {_number(mean_dice(now))} "
+        f"  labelled patches for validation, step {step}: mean Dice {_number(mean_dice(now))} "
         f"(untrained {_number(mean_dice(untrained))}): {_shorten(classes)}"
     )
 
 
-def dice_verdict(now: dict[str, float | None], untrained: dict[str, float | None]) -> str:
+def dice_verdict(now: dict[str, float | None], untrained: dict[str, float | None], *, held_out: bool) -> str:
     """Say in plain words how well the network segments."""
     measured = sum(value is not None for value in now.values())
+    cases = "held-out labelled cases" if held_out else "the labelled training cases (fold all holds none out)"
     return (
-        f"On patches of held-out labelled cases the network has a mean Dice of {_number(mean_dice(now))} over "
+        f"On patches of {cases} the network has a mean Dice of {_number(mean_dice(now))} over "
         f"{measured} classes (untrained {_number(mean_dice(untrained))})."
     )
 
