@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -15,43 +16,6 @@ CROP_SIZE = 64
 ARCHITECTURES = ("plain", "resenc-m", "resenc-l", "resenc-xl")
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 DROPOUTS = ("element", "crop")
-
-REGION_PRESETS: dict[str, dict[str, Any]] = {
-    "abdomen": {"spacing": (1.5, 1.5, 1.5), "window": (-175.0, 250.0)},
-    "headneck": {"spacing": (1.5, 1.5, 1.5), "window": (-175.0, 250.0)},
-    "chest": {"spacing": (5.0, 1.25, 1.25), "window": (-1000.0, 500.0)},
-}
-"""Spacing (z, y, x) in mm and HU window of the paper's pre-processing, by body region."""
-
-TINY: dict[str, Any] = {
-    "spacing": (3.0, 3.0, 3.0),
-    "crop_size": (32, 32, 32),
-    "features": (8, 16, 32, 64, 128),
-    "random_crops": 4,
-    "batch_size": 3,
-    "steps": 700,
-    "warmup_steps": 20,
-    "lr": 3e-4,
-    "inter_ramp": 2000,
-    "val_every": 100,
-    "save_every": 50,
-    "log_every": 10,
-}
-"""`--tiny`: the same problem in millimetres at half the resolution, for a laptop's CPU."""
-
-PAPER: dict[str, Any] = {
-    "lr": 1e-4,
-    "warmup_steps": 5000,
-    "steps": 250_000,
-    "inter_ramp": 0,
-    "place_weight": 0.0,
-    "flip_p": 0.2,
-    "rotate_p": 0.2,
-    "dropout": "crop",
-    "min_body_crop": 0.0,
-    "min_body_base": 0.0,
-}
-"""`--paper`: the published settings where our defaults differ."""
 
 RUNTIME_FIELDS = frozenset(
     {
@@ -71,8 +35,17 @@ RUNTIME_FIELDS = frozenset(
 `accumulate`, the loop checks that all processes together still take as many volumes a step."""
 
 
-def _doc(default: Any, text: str) -> Any:
-    return field(default=default, metadata={"help": text})
+def _doc(default: Any, text: str, kind: str | None = None) -> Any:
+    """Describe a field; `kind` names what its value must be, see `_KINDS`."""
+    return field(default=default, metadata={"help": text, "kind": kind})
+
+
+_KINDS: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "positive": (lambda value: value > 0, "must be positive"),
+    "not negative": (lambda value: value >= 0, "must not be negative"),
+    "share": (lambda value: 0 <= value < 1, "must lie in [0, 1)"),
+}
+"""What numbers must be, and how that is said."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,7 +62,9 @@ class PretrainConfig:
     configuration: str = _doc("3d_fullres", "configuration within the plans")
     plans: str = _doc("nnUNetPlans", "name of the plans")
     spacing: tuple[float, float, float] = _doc((SPACING_MM,) * 3, "target spacing in mm, (z, y, x)")
-    lossy: int = _doc(0, "largest error in HU that the cache may make to be smaller; 1 saves a quarter, 2 a third")
+    lossy: int = _doc(
+        0, "largest error in HU that the cache may make to be smaller; 1 saves a quarter, 2 a third", "not negative"
+    )
     window: tuple[float, float] | None = _doc(None, "HU window for normalisation; statistics of the folder if not set")
     arch: str = _doc("plain", "network when no dataset is given: plain or one of nnU-Net's residual presets")
     scale: str | None = _doc(None, "size of the plain network, in width and depth: S, B (nnU-Net's own), L or H")
@@ -102,9 +77,9 @@ class PretrainConfig:
         "steps on, pseudo-labels of volumes; omni, all of that; omni with --labelled",
     )
     fold: str = _doc("0", "fold of the labelled datasets whose training cases are learned from, or all")
-    labelled_batch_size: int = _doc(2, "labelled patches per step and process, of the plans' patch size")
-    labelled_weight: float = _doc(1.0, "weight of Dice and cross-entropy on labelled patches")
-    pseudo_weight: float = _doc(1.0, "weight of Dice and cross-entropy on pseudo-labelled crops")
+    labelled_batch_size: int = _doc(2, "labelled patches per step and process, of the plans' patch size", "positive")
+    labelled_weight: float = _doc(1.0, "weight of Dice and cross-entropy on labelled patches", "not negative")
+    pseudo_weight: float = _doc(1.0, "weight of Dice and cross-entropy on pseudo-labelled crops", "not negative")
     mirror: bool = _doc(True, "mirror labelled patches, as nnU-Net does; not for labels that tell left from right")
 
     crop_size: tuple[int, int, int] | None = _doc(
@@ -113,34 +88,36 @@ class PretrainConfig:
         "set, or derived from the plans' patch size with -d",
     )
     grid: tuple[int, int, int] = _doc((1, 3, 3), "base crops along (z, y, x)")
-    random_crops: int = _doc(2, "random crops per volume")
-    batch_size: int = _doc(4, "volumes per step and process")
-    accumulate: int = _doc(1, "batches that are joined into one step, exactly as one larger batch")
+    random_crops: int = _doc(2, "random crops per volume", "positive")
+    batch_size: int = _doc(4, "volumes per step and process", "positive")
+    accumulate: int = _doc(1, "batches that are joined into one step, exactly as one larger batch", "positive")
     weights: str | None = _doc(
         None,
         "how often volumes are drawn, by folder, file or pattern, such as abdomen=8,chest=1, or a CSV table of name, "
         "weight and perhaps group; all alike if not set",
     )
-    min_body_crop: float = _doc(0.2, "least share of body in a random crop")
-    min_body_base: float = _doc(0.05, "least share of body in a base crop that takes part in the loss")
+    min_body_crop: float = _doc(0.2, "least share of body in a random crop", "share")
+    min_body_base: float = _doc(0.05, "least share of body in a base crop that takes part in the loss", "share")
 
-    flip_p: float = _doc(0.0, "probability of a flip of a crop, for each axis; a flipped crop shows no place of a body")
-    rotate_p: float = _doc(0.0, "probability of a turn of a crop by a multiple of 90° in the axial plane")
+    flip_p: float = _doc(
+        0.0, "probability of a flip of a crop, for each axis; a flipped crop shows no place of a body", "share"
+    )
+    rotate_p: float = _doc(0.0, "probability of a turn of a crop by a multiple of 90° in the axial plane", "share")
 
-    steps: int = _doc(100_000, "optimiser steps")
-    lr: float = _doc(1e-4, "peak learning rate")
-    warmup_steps: int = _doc(1000, "steps of linear warm-up")
-    weight_decay: float = _doc(1e-2, "AdamW weight decay")
-    clip_norm: float = _doc(1.0, "largest norm of the gradient")
-    teacher_momentum: float = _doc(0.9, "momentum of the teacher projector's moving average")
+    steps: int = _doc(100_000, "optimiser steps", "positive")
+    lr: float = _doc(1e-4, "peak learning rate", "positive")
+    warmup_steps: int = _doc(1000, "steps of linear warm-up", "not negative")
+    weight_decay: float = _doc(1e-2, "AdamW weight decay", "not negative")
+    clip_norm: float = _doc(1.0, "largest norm of the gradient", "positive")
+    teacher_momentum: float = _doc(0.9, "momentum of the teacher projector's moving average", "share")
     dropout: str = _doc(
         "element", "what dropout zeroes in the student's embedding: elements, or whole crops as in the authors' code"
     )
-    dropout_p: float = _doc(0.2, "dropout probability")
-    projection_size: int = _doc(1024, "width of the projectors")
-    intra_weight: float = _doc(1.0, "weight of the intra-volume loss")
-    inter_weight: float = _doc(1.0, "weight of the inter-volume loss once ramped up")
-    reg_weight: float = _doc(1.0, "weight of the regularisation")
+    dropout_p: float = _doc(0.2, "dropout probability", "share")
+    projection_size: int = _doc(1024, "width of the projectors", "positive")
+    intra_weight: float = _doc(1.0, "weight of the intra-volume loss", "not negative")
+    inter_weight: float = _doc(1.0, "weight of the inter-volume loss once ramped up", "not negative")
+    reg_weight: float = _doc(1.0, "weight of the regularisation", "not negative")
     place_weight: float = _doc(
         1.0,
         "weight of the place loss: coarse feature maps predict where in the body they are; needs crops without flips",
@@ -150,23 +127,27 @@ class PretrainConfig:
         "steps over which the inter-volume weight grows from 0, starting when the "
         "validation intra loss is below chance; as many as the run has if not set, 0 for "
         "full weight from the start",
+        "not negative",
     )
 
-    val_fraction: float = _doc(0.1, "share of volumes held out for validation, at least one")
-    val_every: int = _doc(1000, "steps between validations")
-    save_every: int = _doc(500, "steps between saved states")
-    log_every: int = _doc(20, "steps between log records")
-    seed: int = _doc(0, "seed of every random choice")
+    val_fraction: float = _doc(0.1, "share of volumes held out for validation, at least one", "share")
+    val_every: int = _doc(1000, "steps between validations", "positive")
+    save_every: int = _doc(500, "steps between saved states", "positive")
+    log_every: int = _doc(20, "steps between log records", "positive")
+    seed: int = _doc(0, "seed of every random choice", "not negative")
 
     device: str = _doc("auto", "cuda, mps, cpu, or auto for the best there is")
     precision: str = _doc("auto", "autocast type; auto takes bf16 or fp16 on a GPU and fp32 on a CPU")
-    num_workers: int | None = _doc(None, "processes that load samples; derived from the number of cores if not set")
+    num_workers: int | None = _doc(
+        None, "processes that load samples; derived from the number of cores if not set", "not negative"
+    )
     compile: bool = _doc(False, "compile the encoder with torch.compile")
     channels_last: bool = _doc(False, "use the channels_last_3d memory format")
     chunk: int | None = _doc(
         None,
         "crops that pass the encoder at once: memory depends on them and not on the batch, at one more forward pass; "
         "all if not set, or those of one batch with --accumulate",
+        "positive",
     )
     gather: bool = _doc(
         True,
@@ -184,45 +165,10 @@ class PretrainConfig:
             value = getattr(self, name)
             if value is not None and not all(number > 0 for number in value):
                 raise ValueError(f"{name} {value}: every number must be positive")
-        for name in (
-            "random_crops",
-            "batch_size",
-            "labelled_batch_size",
-            "accumulate",
-            "steps",
-            "lr",
-            "clip_norm",
-            "projection_size",
-            "val_every",
-            "save_every",
-            "log_every",
-        ):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name} {getattr(self, name)}: must be positive")
-        for name in (
-            "lossy",
-            "warmup_steps",
-            "weight_decay",
-            "intra_weight",
-            "inter_weight",
-            "reg_weight",
-            "labelled_weight",
-            "pseudo_weight",
-            "seed",
-        ):
-            if not getattr(self, name) >= 0:
-                raise ValueError(f"{name} {getattr(self, name)}: must not be negative")
-        for name in (
-            "flip_p",
-            "rotate_p",
-            "dropout_p",
-            "teacher_momentum",
-            "val_fraction",
-            "min_body_crop",
-            "min_body_base",
-        ):
-            if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"{name} {getattr(self, name)}: must lie in [0, 1)")
+        for entry in fields(self):
+            value, kind = getattr(self, entry.name), entry.metadata["kind"]
+            if kind is not None and value is not None and not _KINDS[kind][0](value):
+                raise ValueError(f"{entry.name} {value}: {_KINDS[kind][1]}")
         for name, choices in (
             ("arch", ARCHITECTURES),
             ("precision", PRECISIONS),
@@ -257,12 +203,6 @@ class PretrainConfig:
                 f"place_weight {self.place_weight} with flip_p {self.flip_p} and rotate_p {self.rotate_p}: a flipped "
                 "or turned crop shows no place of a body; set either place_weight or both probabilities to 0"
             )
-        if self.inter_ramp is not None and self.inter_ramp < 0:
-            raise ValueError(f"inter_ramp {self.inter_ramp}: must not be negative")
-        if self.chunk is not None and self.chunk < 1:
-            raise ValueError(f"chunk {self.chunk}: must be positive")
-        if self.num_workers is not None and self.num_workers < 0:
-            raise ValueError(f"num_workers {self.num_workers}: must not be negative")
 
     @property
     def learns_from(self) -> Recipe:

@@ -16,11 +16,12 @@ from nnunetv2_voco.pretrain.dataset_plans import read_dataset_plans
 from nnunetv2_voco.pretrain.feed import Batch, deep_supervision_scales
 from nnunetv2_voco.pretrain.labelled_patches import LabelledPatch
 from nnunetv2_voco.pretrain.log import duration
-from nnunetv2_voco.pretrain.loop import make_model, resolve_device, step_loss
+from nnunetv2_voco.pretrain.loop import resolve_device
 from nnunetv2_voco.pretrain.precision import autocast_context, requested_precision
 from nnunetv2_voco.pretrain.record import Record
 from nnunetv2_voco.pretrain.request import Request
 from nnunetv2_voco.pretrain.roofline import ARITHMETIC_SHARE, BANDWIDTH_SHARE, GPUS, cost_of_a_crop, parse_gpus
+from nnunetv2_voco.pretrain.step import make_model, step_loss
 from nnunetv2_voco.pretrain.training_plan import (
     TrainingPlan,
     labelled_data,

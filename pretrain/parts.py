@@ -17,8 +17,8 @@ from nnunetv2_voco.pretrain.dataset_plans import read_dataset_plans
 from nnunetv2_voco.pretrain.log import progress_bar
 from nnunetv2_voco.pretrain.on_dask import process_on_dask
 from nnunetv2_voco.pretrain.record import Record
-from nnunetv2_voco.pretrain.run import print_table
 from nnunetv2_voco.pretrain.sources import BEGUN, Fate, SourceList, list_sources, load_names, merge_fates, note_fates
+from nnunetv2_voco.pretrain.tables import print_table
 from nnunetv2_voco.pretrain.training_plan import preprocessing_target
 from nnunetv2_voco.pretrain.verify import find_faults, forget
 from nnunetv2_voco.pretrain.workers import process_in_workers

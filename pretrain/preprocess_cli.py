@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from nnunetv2_voco.pretrain.cli import add_target_options, given_settings, refuse_what_a_dataset_decides
-from nnunetv2_voco.pretrain.config import REGION_PRESETS
+from nnunetv2_voco.pretrain.setting_presets import REGION_PRESETS
 
 _DESCRIPTION = """\
 Pre-process CT volumes into a cache that voco_pretrain trains on, before and apart from training.

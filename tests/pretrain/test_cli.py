@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from nnunetv2_voco.pretrain import cli
-from nnunetv2_voco.pretrain.config import PAPER, REGION_PRESETS, TINY, PretrainConfig
+from nnunetv2_voco.pretrain.config import PretrainConfig
+from nnunetv2_voco.pretrain.setting_presets import PAPER, REGION_PRESETS, TINY
 
 HELP = """
 import sys

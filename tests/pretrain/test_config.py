@@ -5,14 +5,12 @@ from pathlib import Path
 import pytest
 
 from nnunetv2_voco.pretrain.config import (
-    PAPER,
-    REGION_PRESETS,
-    TINY,
     PretrainConfig,
     as_tuples,
     differing_fields,
     help_of,
 )
+from nnunetv2_voco.pretrain.setting_presets import PAPER, REGION_PRESETS, TINY
 
 BAD = [
     ("spacing", (1.0, 1.0), "3 numbers"),

@@ -3,10 +3,11 @@ import pytest
 import torch
 
 from nnunetv2_voco.encoder import build_encoder, plain_architecture
-from nnunetv2_voco.pretrain.config import PAPER, PretrainConfig
+from nnunetv2_voco.pretrain.config import PretrainConfig
 from nnunetv2_voco.pretrain.crops import BodyMap
 from nnunetv2_voco.pretrain.dataset import CropPlan, crop_places, layout_in_region
 from nnunetv2_voco.pretrain.place import BETA, PlaceHeads, element_places
+from nnunetv2_voco.pretrain.setting_presets import PAPER
 from tests.pretrain.tiny_run import LOSS, make_model, random_batch
 
 ARCHITECTURE = plain_architecture((4, 6, 8, 10))

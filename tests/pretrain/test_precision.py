@@ -6,7 +6,7 @@ import torch
 from rich.console import Console
 from torch import nn
 
-from nnunetv2_voco.pretrain import loop
+from nnunetv2_voco.pretrain import step
 from nnunetv2_voco.pretrain.config import PretrainConfig
 from nnunetv2_voco.pretrain.dataset import Sample
 from nnunetv2_voco.pretrain.feed import Batch
@@ -84,10 +84,10 @@ def test_context_computes_in_the_named_type():
 
 @pytest.mark.parametrize(("fault", "expected"), [(None, "bf16"), ("3.0% of the gradient is not finite", "fp32")])
 def test_unsound_precision_falls_back_with_a_message(fault, expected, monkeypatch):
-    monkeypatch.setattr(loop, "check_precision", lambda *_: fault)
+    monkeypatch.setattr(step, "check_precision", lambda *_: fault)
     feed = SimpleNamespace(trial=lambda device: Batch(Sample(*random_batch()), None))
     console = Console(record=True, width=200, file=io.StringIO())
-    got = loop.sound_precision(PretrainConfig(precision="bf16"), make_model(), feed, CPU, console)
+    got = step.sound_precision(PretrainConfig(precision="bf16"), make_model(), feed, CPU, console)
     assert got == expected
     said = console.export_text()
     assert (fault in said and "fp32" in said) if fault else said == ""

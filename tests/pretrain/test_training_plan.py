@@ -5,11 +5,10 @@ from nnunetv2_voco.encoder import check_input_size, plain_architecture, residual
 from nnunetv2_voco.pretrain.cache import Record
 from nnunetv2_voco.pretrain.config import PretrainConfig
 from nnunetv2_voco.pretrain.dataset_plans import DatasetPlans
+from nnunetv2_voco.pretrain.network import choose_architecture, crop_size_for_patch
 from nnunetv2_voco.pretrain.preprocess import HISTOGRAM_EDGES, Target
 from nnunetv2_voco.pretrain.training_plan import (
     TrainingPlan,
-    choose_architecture,
-    crop_size_for_patch,
     make_training_plan,
     preprocessing_target,
     split_volumes,
