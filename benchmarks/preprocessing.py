@@ -176,7 +176,7 @@ def agreement_of(file: str, spacing: float) -> Callable[[], dict[str, tuple[floa
 
     from nnunetv2_voco.pretrain.body import find_body
     from nnunetv2_voco.pretrain.discover import discover
-    from nnunetv2_voco.pretrain.preprocess import AIR_HU, HIGHEST_HU, body_grid, orient, resample
+    from nnunetv2_voco.pretrain.preprocess import AIR_HU, HIGHEST_HU, body_grid, nearest, orient, resample
     from nnunetv2_voco.pretrain.read import read_volume
 
     def compare() -> dict[str, tuple[float, float]]:
@@ -193,7 +193,7 @@ def agreement_of(file: str, spacing: float) -> Callable[[], dict[str, tuple[floa
         grid.SetSpacing(step_mm[::-1].tolist())
         start_mm = np.array(image.TransformIndexToPhysicalPoint(first)) + 0.5 * (step_mm - old_spacing)[::-1]
         grid.SetOrigin(start_mm.tolist())
-        inside = sitk.GetArrayFromImage(resample(mask, grid, sitk.sitkNearestNeighbor, sitk.sitkUInt8)) > 0
+        inside = nearest(mask, grid) > 0
 
         def hu(values: np.ndarray) -> np.ndarray:
             return np.clip(values, AIR_HU, HIGHEST_HU)[inside]
@@ -203,7 +203,7 @@ def agreement_of(file: str, spacing: float) -> Callable[[], dict[str, tuple[floa
             kwargs = {"order": order, "order_z": 0, "force_separate_z": None if order == 3 else False}
             return hu(resample_data_or_seg_to_shape(data, shape, old_spacing, new_spacing, **kwargs)[0])
 
-        ours = hu(np.rint(sitk.GetArrayFromImage(resample(image, grid, sitk.sitkLinear, sitk.sitkFloat32))))
+        ours = hu(np.rint(sitk.GetArrayFromImage(resample(image, grid))))
         peers = {"cubic, as it is called": nnunet_hu(3), "linear": nnunet_hu(1)}
         return {name: tuple(np.percentile(np.abs(ours - peer), (50, 95))) for name, peer in peers.items()}
 

@@ -48,7 +48,7 @@ class Target:
     normalization: str | None = None
     use_mask_for_norm: bool = False
     lossy: int = 0
-    version: int = 1
+    version: int = 2
 
     @property
     def hounsfield(self) -> bool:
@@ -104,8 +104,8 @@ def prepare(image: sitk.Image, target: Target) -> PreparedVolume:
         image, mask = _normalise(image, mask, target)
     grid = body_grid(mask, image, spacing_xyz=spacing_lps_zyx[::-1].tolist())
     # interpolated as float32: into integers SimpleITK would cut decimals off instead of rounding
-    array = sitk.GetArrayFromImage(resample(image, grid, sitk.sitkLinear, sitk.sitkFloat32))
-    body = sitk.GetArrayFromImage(resample(mask, grid, sitk.sitkNearestNeighbor, sitk.sitkUInt8)).view(bool)
+    array = sitk.GetArrayFromImage(resample(image, grid))
+    body = nearest(mask, grid).view(bool)
     if target.hounsfield:
         array[~body] = AIR_HU
         array = _whole(array, AIR_HU, HIGHEST_HU)
@@ -166,16 +166,34 @@ def body_grid(mask: sitk.Image, image: sitk.Image, *, spacing_xyz: list[float]) 
     return grid
 
 
-def resample(image: sitk.Image, grid: sitk.Image, interpolator: int, pixel_type: int) -> sitk.Image:
-    """Resample an image whose axes are LPS onto the voxels of `grid`; beyond its rim the nearest voxel counts."""
+def resample(image: sitk.Image, grid: sitk.Image) -> sitk.Image:
+    """Resample an image whose axes are LPS onto the voxels of `grid`; beyond its rim the nearest voxel counts.
+
+    Returns:
+        float32, interpolated linearly.
+    """
     resample = sitk.ResampleImageFilter()
     resample.SetSize(grid.GetSize())
     resample.SetOutputSpacing(grid.GetSpacing())
     resample.SetOutputOrigin(grid.GetOrigin())
-    resample.SetInterpolator(interpolator)
-    resample.SetOutputPixelType(pixel_type)
+    resample.SetInterpolator(sitk.sitkLinear)
+    resample.SetOutputPixelType(sitk.sitkFloat32)
     resample.UseNearestNeighborExtrapolatorOn()  # half a voxel at the rim lies beyond the outermost centres
     return resample.Execute(image)
+
+
+def nearest(mask: sitk.Image, grid: sitk.Image) -> np.ndarray:
+    """Give each voxel of `grid` the value of the mask's nearest voxel, (z, y, x); axes of both are LPS.
+
+    What SimpleITK's nearest-neighbour resampling does, but for voxels half-way between two others, whose side rounding
+    decides. It looks at each voxel by itself, a fifth of pre-processing; here rows are repeated as a whole.
+    """
+    array = sitk.GetArrayViewFromImage(mask)
+    for axis in range(3):  # of SimpleITK: x, y, z; the contiguous one first, while the array is small
+        centres = grid.GetOrigin()[axis] + grid.GetSpacing()[axis] * np.arange(grid.GetSize()[axis])
+        index = np.floor((centres - mask.GetOrigin()[axis]) / mask.GetSpacing()[axis] + 0.5).astype(int)
+        array = array.take(np.clip(index, 0, mask.GetSize()[axis] - 1), axis=2 - axis)
+    return array
 
 
 def _whole(values: np.ndarray, low: int, high: int) -> np.ndarray:

@@ -3,7 +3,7 @@ import pytest
 import SimpleITK as sitk
 from scipy import ndimage
 
-from nnunetv2_voco.pretrain.preprocess import resample
+from nnunetv2_voco.pretrain.preprocess import nearest, resample
 
 
 @pytest.mark.parametrize("dtype", [np.int16, np.float32])
@@ -16,17 +16,32 @@ def test_linear_equals_interpolation_in_three_dimensions(rng, dtype):
     truth = ndimage.map_coordinates(
         volume.astype(float), np.meshgrid(*zyx, indexing="ij"), order=1, mode="nearest", output=float
     )
-    values = sitk.GetArrayFromImage(resample(image, grid, sitk.sitkLinear, sitk.sitkFloat32))
+    values = sitk.GetArrayFromImage(resample(image, grid))
     np.testing.assert_allclose(values, truth, atol=1e-3)
 
 
-@pytest.mark.parametrize("interpolator", [sitk.sitkLinear, sitk.sitkNearestNeighbor])
-def test_voxels_themselves_are_not_changed(rng, interpolator):
+def test_voxels_themselves_are_not_changed(rng):
     volume = rng.integers(-1024, 3072, (7, 9, 8)).astype(np.int16)
     grid = sitk.Image([7, 8, 6], sitk.sitkUInt8)
     grid.SetOrigin((1.0, 1.0, 1.0))
-    values = sitk.GetArrayFromImage(resample(sitk.GetImageFromArray(volume), grid, interpolator, sitk.sitkFloat32))
-    np.testing.assert_array_equal(values, volume[1:, 1:, 1:])
+    image = sitk.GetImageFromArray(volume)
+    np.testing.assert_array_equal(sitk.GetArrayFromImage(resample(image, grid)), volume[1:, 1:, 1:])
+    np.testing.assert_array_equal(nearest(image, grid), volume[1:, 1:, 1:])
+
+
+@pytest.mark.parametrize("number", range(6))
+def test_nearest_voxels_are_those_of_simpleitk(rng, number):
+    image = sitk.GetImageFromArray(rng.integers(0, 255, (7, 9, 8)).astype(np.uint8))
+    image.SetOrigin(rng.normal(size=3).tolist())
+    image.SetSpacing(rng.uniform(0.5, 4, 3).tolist())
+    grid = sitk.Image([31, 17, 23], sitk.sitkUInt8)
+    grid.SetOrigin((np.array(image.GetOrigin()) + rng.uniform(-3, 3, 3)).tolist())  # in part beyond the rim
+    grid.SetSpacing(rng.uniform(0.3, 2, 3).tolist())
+    truth = sitk.ResampleImageFilter()
+    truth.SetReferenceImage(grid)
+    truth.SetInterpolator(sitk.sitkNearestNeighbor)
+    truth.UseNearestNeighborExtrapolatorOn()
+    np.testing.assert_array_equal(nearest(image, grid), sitk.GetArrayFromImage(truth.Execute(image)))
 
 
 def test_a_single_voxel_counts_everywhere_along_its_axis(rng):
@@ -34,5 +49,5 @@ def test_a_single_voxel_counts_everywhere_along_its_axis(rng):
     grid = sitk.Image([2, 3, 2], sitk.sitkUInt8)
     grid.SetOrigin((-0.3, 0.0, -0.4))
     grid.SetSpacing((0.7, 1.0, 0.7))
-    values = sitk.GetArrayFromImage(resample(sitk.GetImageFromArray(volume), grid, sitk.sitkLinear, sitk.sitkFloat32))
+    values = sitk.GetArrayFromImage(resample(sitk.GetImageFromArray(volume), grid))
     np.testing.assert_allclose(values, np.broadcast_to(volume, (2, 3, 2)), rtol=1e-6)
