@@ -38,7 +38,7 @@ from measure import describe_machine, in_own_process, print_comparison, print_ta
 from nnunetv2_voco.pretrain.augment import crop_transforms
 from nnunetv2_voco.pretrain.cache import Record, VolumeCache
 from nnunetv2_voco.pretrain.collect import collect
-from nnunetv2_voco.pretrain.dataset import CropPlan, PretrainDataset, StepSampler, make_loader
+from nnunetv2_voco.pretrain.dataset import CropPlan, PretrainDataset, StepSampler, make_loader, start_worker
 from nnunetv2_voco.pretrain.intensity import Intensity, body_properties, ct_intensity
 from nnunetv2_voco.pretrain.phantom_files import write_phantoms
 from nnunetv2_voco.pretrain.preprocess import MAP_BLOCK, PreparedVolume, Target
@@ -126,6 +126,7 @@ def many(make: Callable[..., Callable[[int], Any]], samples: int, *args: Any) ->
 
 
 def ours(cache: VolumeCache, records: Sequence[Record], _folder: Path) -> Callable[[int], Any]:
+    start_worker(0)  # as the processes of the loader do
     return our_dataset(cache, records).__getitem__
 
 

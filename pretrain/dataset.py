@@ -16,6 +16,7 @@ from batchgeneratorsv2.transforms.base.basic_transform import BasicTransform
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from nnunetv2_voco.pretrain.allocator import keep_freed_memory
 from nnunetv2_voco.pretrain.cache import CachedVolume, Record, VolumeCache
 from nnunetv2_voco.pretrain.crops import base_corners, draw_crops, draw_region, overlap_fractions, region_size
 from nnunetv2_voco.pretrain.intensity import Intensity
@@ -209,10 +210,12 @@ def make_loader(
         collate_fn=join,
         num_workers=num_workers,
         pin_memory=pin_memory,
-        worker_init_fn=_one_thread,
+        worker_init_fn=start_worker,
         prefetch_factor=4 if num_workers else None,
     )
 
 
-def _one_thread(_worker: int) -> None:
+def start_worker(_worker: int) -> None:
+    """Prepare a process that loads samples: one thread, and freed memory kept, for every sample needs as much again."""
     torch.set_num_threads(1)
+    keep_freed_memory()
