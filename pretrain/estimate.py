@@ -14,7 +14,7 @@ from nnunetv2_voco.pretrain.config import PretrainConfig
 from nnunetv2_voco.pretrain.dataset import Sample
 from nnunetv2_voco.pretrain.dataset_plans import read_dataset_plans
 from nnunetv2_voco.pretrain.feed import Batch, deep_supervision_scales
-from nnunetv2_voco.pretrain.labelled_patches import LabelledPatch
+from nnunetv2_voco.pretrain.labelled.patches import LabelledPatch
 from nnunetv2_voco.pretrain.log import duration
 from nnunetv2_voco.pretrain.loop import resolve_device
 from nnunetv2_voco.pretrain.precision import autocast_context, requested_precision

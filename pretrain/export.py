@@ -8,8 +8,8 @@ from typing import Any
 from nnunetv2_voco.checkpoint import Checkpoint, save_checkpoint
 from nnunetv2_voco.pretrain.config import PretrainConfig
 from nnunetv2_voco.pretrain.distributed import world_size
+from nnunetv2_voco.pretrain.labelled.model import SegmentationModel
 from nnunetv2_voco.pretrain.model import VoCoModel
-from nnunetv2_voco.pretrain.segmentation_model import SegmentationModel
 from nnunetv2_voco.pretrain.state import Progress
 from nnunetv2_voco.pretrain.training_plan import TrainingPlan
 

@@ -13,13 +13,13 @@ from nnunetv2_voco.pretrain.augment import crop_transforms
 from nnunetv2_voco.pretrain.cache import VolumeCache
 from nnunetv2_voco.pretrain.config import PretrainConfig
 from nnunetv2_voco.pretrain.dataset import PretrainDataset, Sample, StepSampler, join_batches, make_loader
-from nnunetv2_voco.pretrain.labelled_patches import (
+from nnunetv2_voco.pretrain.labelled.patches import (
     LabelledDataset,
     LabelledPatch,
     join_labelled,
     join_labelled_batches,
 )
-from nnunetv2_voco.pretrain.segmentation_validation import DiceValidator
+from nnunetv2_voco.pretrain.labelled.validation import DiceValidator
 from nnunetv2_voco.pretrain.training_plan import TrainingPlan
 from nnunetv2_voco.pretrain.validation import Validator
 

@@ -21,6 +21,9 @@ from nnunetv2_voco.pretrain.config import PretrainConfig
 from nnunetv2_voco.pretrain.export import export_encoder
 from nnunetv2_voco.pretrain.feed import Feed
 from nnunetv2_voco.pretrain.figures import draw_samples
+from nnunetv2_voco.pretrain.labelled.figures import draw_segmentations
+from nnunetv2_voco.pretrain.labelled.model import FrozenLabeller, SegmentationModel
+from nnunetv2_voco.pretrain.labelled.validation import describe_dice, mean_dice
 from nnunetv2_voco.pretrain.log import RunLog
 from nnunetv2_voco.pretrain.messages import describe, final_verdict, progress_note
 from nnunetv2_voco.pretrain.model import VoCoModel, update_momentum
@@ -28,9 +31,6 @@ from nnunetv2_voco.pretrain.precision import autocast_context
 from nnunetv2_voco.pretrain.progress_figure import draw_progress
 from nnunetv2_voco.pretrain.recipes import first_pseudo_step
 from nnunetv2_voco.pretrain.schedule import inter_volume_weight, learning_rate
-from nnunetv2_voco.pretrain.segmentation_figures import draw_segmentations
-from nnunetv2_voco.pretrain.segmentation_model import FrozenLabeller, SegmentationModel
-from nnunetv2_voco.pretrain.segmentation_validation import describe_dice, mean_dice
 from nnunetv2_voco.pretrain.state import Progress, load_state, save_state
 from nnunetv2_voco.pretrain.step import make_model, sound_precision, step_loss
 from nnunetv2_voco.pretrain.stop_on_signal import StopOnSignal

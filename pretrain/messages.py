@@ -1,6 +1,6 @@
 """What a run tells a person about its validations."""
 
-from nnunetv2_voco.pretrain.segmentation_validation import dice_verdict
+from nnunetv2_voco.pretrain.labelled.validation import dice_verdict
 from nnunetv2_voco.pretrain.state import Progress
 from nnunetv2_voco.pretrain.validation import Validation, verdict
 

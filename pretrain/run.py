@@ -17,7 +17,7 @@ from nnunetv2_voco.pretrain.dataset_plans import read_dataset_plans
 from nnunetv2_voco.pretrain.drawn import report_drawn
 from nnunetv2_voco.pretrain.estimate import estimate_without_volumes, print_estimate
 from nnunetv2_voco.pretrain.figures import draw_volumes
-from nnunetv2_voco.pretrain.labelled_sets import differing_preprocessing
+from nnunetv2_voco.pretrain.labelled.sets import differing_preprocessing
 from nnunetv2_voco.pretrain.log import duration, make_console, progress_bar
 from nnunetv2_voco.pretrain.loop import TrainingStopped, resolve_device, train
 from nnunetv2_voco.pretrain.network import check_network

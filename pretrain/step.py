@@ -7,9 +7,9 @@ from torch import nn
 from nnunetv2_voco.pretrain import distributed
 from nnunetv2_voco.pretrain.config import PretrainConfig
 from nnunetv2_voco.pretrain.feed import Batch, Feed
+from nnunetv2_voco.pretrain.labelled.model import RecipeLoss, SegmentationModel
 from nnunetv2_voco.pretrain.model import StepLoss, VoCoModel
 from nnunetv2_voco.pretrain.precision import check_precision, requested_precision
-from nnunetv2_voco.pretrain.segmentation_model import RecipeLoss, SegmentationModel
 from nnunetv2_voco.pretrain.training_plan import TrainingPlan
 
 

@@ -22,7 +22,7 @@ from nnunetv2_voco.pretrain.intensity import (
     stored_intensity,
     window_properties,
 )
-from nnunetv2_voco.pretrain.labelled_sets import LabelledData, read_labelled_data
+from nnunetv2_voco.pretrain.labelled.sets import LabelledData, read_labelled_data
 from nnunetv2_voco.pretrain.network import choose_architecture, crop_size_for_patch
 from nnunetv2_voco.pretrain.preprocess import Target
 from nnunetv2_voco.pretrain.weights import Grouping

@@ -11,14 +11,14 @@ from batchgeneratorsv2.transforms.base.basic_transform import BasicTransform
 from nnunetv2.run.run_training import get_trainer_from_args
 from torch.utils.data import DataLoader
 
-from nnunetv2_voco.pretrain.labelled_patches import (
+from nnunetv2_voco.pretrain.labelled.patches import (
     FOREGROUND_SHARE,
     LabelledDataset,
     LabelledPatch,
     join_labelled,
     join_labelled_batches,
 )
-from nnunetv2_voco.pretrain.labelled_sets import IGNORE_LABEL, LabelledData, read_labelled_data
+from nnunetv2_voco.pretrain.labelled.sets import IGNORE_LABEL, LabelledData, read_labelled_data
 from tests.nnunetv2_voco.planned_dataset import write_plans
 from tests.pretrain.labelled_datasets import (
     FIRST,

@@ -11,8 +11,9 @@ import torch
 
 from nnunetv2_voco.checkpoint import load_checkpoint
 from nnunetv2_voco.encoder import build_network
-from nnunetv2_voco.pretrain import loop, segmentation_validation, validation
+from nnunetv2_voco.pretrain import loop, validation
 from nnunetv2_voco.pretrain.cli import main
+from nnunetv2_voco.pretrain.labelled import validation as labelled_validation
 from nnunetv2_voco.pretrain.log import read_records
 from nnunetv2_voco.pretrain.request import RunError
 from nnunetv2_voco.transfer import load_encoder
@@ -44,7 +45,7 @@ def dataset(ct: Path) -> Iterator[Path]:
         write_plans(preprocessed, content)
         write_cases(preprocessed, 6)
         patch.setattr(validation, "REGIONS", 6)
-        patch.setattr(segmentation_validation, "PATCHES", 6)
+        patch.setattr(labelled_validation, "PATCHES", 6)
         yield preprocessed
 
 

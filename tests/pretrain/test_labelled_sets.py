@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from nnunetv2.utilities.crossval_split import generate_crossval_split
 
-from nnunetv2_voco.pretrain.labelled_sets import (
+from nnunetv2_voco.pretrain.labelled.sets import (
     IGNORE_LABEL,
     LabelledData,
     differing_preprocessing,

@@ -6,8 +6,8 @@ from nnunetv2.training.loss.deep_supervision import DeepSupervisionWrapper
 from nnunetv2.training.loss.dice import MemoryEfficientSoftDiceLoss
 from torch import Tensor
 
-from nnunetv2_voco.pretrain.labelled_sets import IGNORE_LABEL
-from nnunetv2_voco.pretrain.segmentation_loss import SegmentationLoss, merge_unannotated, merged_target
+from nnunetv2_voco.pretrain.labelled.loss import SegmentationLoss, merge_unannotated, merged_target
+from nnunetv2_voco.pretrain.labelled.sets import IGNORE_LABEL
 
 ALL = [True, True, True, True]
 FIRST = [True, True, False, False]  # annotates class 1 alone

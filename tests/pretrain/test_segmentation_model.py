@@ -3,10 +3,10 @@ from torch import Tensor
 
 from nnunetv2_voco.encoder import build_network
 from nnunetv2_voco.pretrain.feed import deep_supervision_scales
-from nnunetv2_voco.pretrain.labelled_patches import LabelledPatch
+from nnunetv2_voco.pretrain.labelled.model import FrozenLabeller, SegmentationModel, coarser
+from nnunetv2_voco.pretrain.labelled.patches import LabelledPatch
+from nnunetv2_voco.pretrain.labelled.validation import count_voxels
 from nnunetv2_voco.pretrain.precision import autocast_context
-from nnunetv2_voco.pretrain.segmentation_model import FrozenLabeller, SegmentationModel, coarser
-from nnunetv2_voco.pretrain.segmentation_validation import count_voxels
 from tests.pretrain.tiny_run import ARCHITECTURE, LOSS, make_model, random_batch
 
 CPU = torch.device("cpu")

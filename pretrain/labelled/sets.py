@@ -11,7 +11,7 @@ import numpy as np
 
 from nnunetv2_voco.pretrain.dataset_plans import find_plans
 from nnunetv2_voco.pretrain.intensity import CT_SCHEME
-from nnunetv2_voco.pretrain.labelled_split import split_cases
+from nnunetv2_voco.pretrain.labelled.split import split_cases
 
 if TYPE_CHECKING:  # imported where needed: takes a second
     from nnunetv2.utilities.label_handling.label_handling import LabelManager

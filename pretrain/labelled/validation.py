@@ -7,9 +7,9 @@ import torch
 from nnunetv2.training.loss.dice import get_tp_fp_fn_tn
 from torch import Tensor
 
-from nnunetv2_voco.pretrain.labelled_patches import LabelledDataset, LabelledPatch, join_labelled
-from nnunetv2_voco.pretrain.labelled_sets import IGNORE_LABEL, LabelledData
-from nnunetv2_voco.pretrain.segmentation_model import SegmentationModel
+from nnunetv2_voco.pretrain.labelled.model import SegmentationModel
+from nnunetv2_voco.pretrain.labelled.patches import LabelledDataset, LabelledPatch, join_labelled
+from nnunetv2_voco.pretrain.labelled.sets import IGNORE_LABEL, LabelledData
 
 PATCHES = 48
 """Patches that are looked at."""

@@ -10,9 +10,9 @@ from torch.utils.checkpoint import checkpoint
 
 from nnunetv2_voco.encoder import Architecture, build_network
 from nnunetv2_voco.pretrain.dataset import Sample
-from nnunetv2_voco.pretrain.labelled_patches import LabelledPatch
+from nnunetv2_voco.pretrain.labelled.loss import SegmentationLoss
+from nnunetv2_voco.pretrain.labelled.patches import LabelledPatch
 from nnunetv2_voco.pretrain.model import VoCoModel
-from nnunetv2_voco.pretrain.segmentation_loss import SegmentationLoss
 
 
 class RecipeLoss(NamedTuple):

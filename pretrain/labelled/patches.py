@@ -18,7 +18,7 @@ from nnunetv2.utilities.label_handling.label_handling import LabelManager
 from torch import Tensor
 from torch.utils.data import Dataset, default_collate
 
-from nnunetv2_voco.pretrain.labelled_sets import IGNORE_LABEL, LabelledData
+from nnunetv2_voco.pretrain.labelled.sets import IGNORE_LABEL, LabelledData
 from nnunetv2_voco.pretrain.seeded import seeded
 from nnunetv2_voco.pretrain.volume_order import VolumeOrder
 

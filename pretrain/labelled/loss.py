@@ -16,7 +16,7 @@ from nnunetv2.training.loss.deep_supervision import DeepSupervisionWrapper
 from nnunetv2.training.loss.dice import MemoryEfficientSoftDiceLoss
 from torch import Tensor, nn
 
-from nnunetv2_voco.pretrain.labelled_sets import IGNORE_LABEL
+from nnunetv2_voco.pretrain.labelled.sets import IGNORE_LABEL
 
 
 def merge_unannotated(logits_NC: Tensor, annotated: Sequence[bool]) -> Tensor:

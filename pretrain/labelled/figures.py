@@ -9,9 +9,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from nnunetv2_voco.pretrain.figures import save_figure
-from nnunetv2_voco.pretrain.labelled_sets import IGNORE_LABEL
-from nnunetv2_voco.pretrain.segmentation_model import SegmentationModel
-from nnunetv2_voco.pretrain.segmentation_validation import DiceValidator
+from nnunetv2_voco.pretrain.labelled.model import SegmentationModel
+from nnunetv2_voco.pretrain.labelled.sets import IGNORE_LABEL
+from nnunetv2_voco.pretrain.labelled.validation import DiceValidator
 
 PATCHES_SHOWN = 8
 
