@@ -57,7 +57,7 @@ class Feed:
         self.dice: DiceValidator | None = None
         if self.recipe.unlabelled:
             self._open_volumes(plan, cache)
-        if plan.labelled is not None:
+        if plan.labelled is not None and plan.patch_size is not None:
             part = partial(
                 LabelledDataset, plan.labelled, patch_size=plan.patch_size,
                 deep_supervision_scales=deep_supervision_scales(plan.architecture.strides),

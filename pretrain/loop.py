@@ -94,7 +94,7 @@ def train(config: PretrainConfig, plan: TrainingPlan, cache: VolumeCache, out: P
     labeller: FrozenLabeller | None = None
     if state_file.exists():
         progress, stored_scaler, stored_labeller = load_state(state_file, model=model, optimizer=optimizer)
-        if stored_labeller is not None:
+        if stored_labeller is not None and isinstance(model, SegmentationModel):
             labeller = FrozenLabeller(model)
             labeller.load_state_dict(stored_labeller)
         if not progress.goes_on_with(processes=world_size, accumulate=config.accumulate, gather=config.gather):
@@ -182,7 +182,8 @@ def train(config: PretrainConfig, plan: TrainingPlan, cache: VolumeCache, out: P
             if voco is not None:
                 update_momentum(voco.student, voco.teacher, config.teacher_momentum)
             pseudo = None
-            if recipe.pseudo and progress.step >= first_pseudo_step(config.steps):
+            begun = recipe.pseudo and progress.step >= first_pseudo_step(config.steps)
+            if begun and isinstance(model, SegmentationModel) and batch.unlabelled is not None:
                 labeller = labeller or FrozenLabeller(model)
                 crops = batch.unlabelled.crops[:, : config.random_crops].flatten(0, 1).to(device)
                 pseudo = crops, labeller(crops, autocast, config.patches_at_once)

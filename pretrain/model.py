@@ -78,6 +78,8 @@ class VoCoModel(nn.Module):
         crop_size: Edge lengths of a crop in voxels, if the model is to learn places, too; see `pretrain.place`.
     """
 
+    encoder: nn.Module
+
     def __init__(
         self,
         architecture: Architecture,

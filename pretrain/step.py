@@ -49,6 +49,7 @@ def step_loss(
     """Compute the loss of one step with the model, or with its wrapper."""
     recipe, arguments = config.learns_from, loss_arguments(config, step, inter_weight)
     if not recipe.labelled:
+        assert batch.unlabelled is not None
         return stepped(*batch.unlabelled, **arguments)
     return stepped(
         batch.unlabelled if recipe.contrast else None, batch.labelled, pseudo, voco_arguments=arguments,

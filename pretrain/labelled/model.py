@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -38,6 +38,9 @@ class SegmentationModel(nn.Module):
         processes: Number of processes that train.
     """
 
+    encoder: Any
+    decoder: Any
+
     def __init__(
         self,
         architecture: Architecture,
@@ -48,7 +51,7 @@ class SegmentationModel(nn.Module):
         processes: int = 1,
     ) -> None:
         super().__init__()
-        network = build_network(
+        network: Any = build_network(
             architecture, num_input_channels=1, num_output_channels=num_classes, deep_supervision=True
         )
         network.encoder.return_skips = True
@@ -119,7 +122,7 @@ class SegmentationModel(nn.Module):
 
     def segment_sizes(self, images: Tensor) -> list[tuple[int, ...]]:
         """Edge lengths of the outputs for `images`, finest first."""
-        size, sizes = images.shape[2:], []
+        size, sizes = tuple(images.shape[2:]), []
         for stride in self.encoder.strides[:-1]:
             size = tuple(n // s for n, s in zip(size, stride, strict=True))
             sizes.append(size)
@@ -149,6 +152,8 @@ class FrozenLabeller(nn.Module):
     Args:
         model: The network as it is now.
     """
+
+    decoder: Any
 
     def __init__(self, model: SegmentationModel) -> None:
         super().__init__()
