@@ -22,6 +22,7 @@ import io
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -79,7 +80,7 @@ class Page:
         self._title = title
         self._parts = [f"<h1>{inline(title)}</h1>"]
         self._ids: set[str] = set()
-        self._drawings = 0
+        self._drawings: list[Drawing] = []
         if lead:
             self._parts.append(f'<p class="lead">{inline(lead)}</p>')
 
@@ -144,10 +145,18 @@ class Page:
         """Add figures, beside each other where there is room."""
         shown = []
         for drawing in drawings:
-            self._drawings += 1
-            svg = inline_svg(drawing.figure, alt=_required(drawing.alt), prefix=f"d{self._drawings}")
+            self._drawings.append(drawing)
+            svg = inline_svg(drawing.figure, alt=_required(drawing.alt), prefix=f"d{len(self._drawings)}")
             shown.append(_figure(f'<div class="drawing" tabindex="0">{svg}</div>', drawing.caption))
         self._parts.append(f'<div class="row">{"".join(shown)}</div>')
+
+    def write_drawings(self, folder: Path) -> None:
+        """Write every drawing as a PNG, numbered as they come in the page, for slides and documents."""
+        folder.mkdir(exist_ok=True)
+        for number, drawing in enumerate(self._drawings, start=1):
+            words = re.sub(r"[^a-z0-9]+", "_", drawing.caption.lower()).strip("_")[:60]
+            file = folder / f"{number:02d}_{words or 'drawing'}.png"
+            write_atomically(file, partial(drawing.figure.savefig, dpi=150, format="png"))
 
     def pictures(self, pictures: Sequence[Picture]) -> None:
         """Add pictures of pixels, beside each other where there is room."""

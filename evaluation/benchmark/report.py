@@ -26,7 +26,7 @@ DIFFERENCE_COLUMN = DICE.index("difference to scratch")
 
 
 def write_report(out: Path, runs: Sequence[Run], results: Sequence[Result], *, title: str) -> list[str]:
-    """Write table.md and report.html into the benchmark's folder.
+    """Write table.md, report.html and its figures into the benchmark's folder.
 
     Args:
         out: The folder.
@@ -44,6 +44,7 @@ def write_report(out: Path, runs: Sequence[Run], results: Sequence[Result], *, t
     page = build_page(runs, groups, comparisons, title=title)
     _add_origin(page, out)
     page.write(out / "report.html")
+    page.write_drawings(out / "figures")
     return [sentence(comparison) for comparison in comparisons]
 
 

@@ -187,3 +187,17 @@ def test_contrast_is_sufficient(side, ground):
     for role, colour in COLOURS.items():
         if role in ("muted", "good", "bad") or role.startswith("series"):
             assert contrast(getattr(colour, side), paper) >= 4.5, role
+
+
+def test_drawings_are_written_as_pictures_in_the_order_of_the_page(tmp_path):
+    page = Page("Title")
+    for caption in ("Dice by epoch: VoCo", ""):
+        figure, axes = new_figure(3, 2)
+        axes[0, 0].plot([0, 1], [0, 1])
+        page.drawings([Drawing(figure, alt="A line", caption=caption)])
+    page.write_drawings(tmp_path / "figures")
+    files = sorted((tmp_path / "figures").iterdir())
+    assert [file.name for file in files] == ["01_dice_by_epoch_voco.png", "02_drawing.png"]
+    for file in files:
+        with Image.open(file) as picture:
+            assert picture.size == (450, 300)
