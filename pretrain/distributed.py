@@ -1,6 +1,8 @@
 """The few collective operations of a run; on a single process each of them does nothing."""
 
 import os
+import time
+import uuid
 from datetime import timedelta
 from typing import Any
 
@@ -10,6 +12,8 @@ from torch import Tensor
 
 PATIENCE = timedelta(days=7)
 """How long processes wait for the one that pre-processes."""
+
+POLLING_SECONDS = 0.05
 
 
 def launched() -> bool:
@@ -42,10 +46,47 @@ def start(device: str, store: dist.Store | None) -> None:
     if store is not None:
         dist.init_process_group(
             "nccl" if device.startswith("cuda") else "gloo",
-            store=dist.PrefixStore("voco", store),
+            store=dist.PrefixStore(meet(store, rank=rank(), world_size=world_size()), store),
             rank=rank(),
             world_size=world_size(),
         )
+
+
+def meet(store: dist.Store, *, rank: int, world_size: int) -> str:
+    """Wait until all processes are here that are alive, and agree on a name that no earlier ones have used.
+
+    After a restart torchrun may hand out the store of a meeting that failed, in which the addresses of processes lie
+    that have ended since; a group that is formed under the same name would wait for them. So the first process gives
+    each of the others the name of a new meeting, again whenever another one says hello in its place, until all of them
+    have answered.
+
+    Args:
+        store: Where they meet.
+        rank: Index of this process.
+        world_size: Number of processes.
+
+    Returns:
+        The same name in every process.
+    """
+    own = uuid.uuid4().hex
+    if rank > 0:
+        store.set(f"hello/{rank}", own)
+        store.wait([f"welcome/{own}"], PATIENCE)
+        name = store.get(f"welcome/{own}").decode()
+        store.set(f"answer/{rank}/{name}", "1")
+        return name
+    awaited, welcomed = set(range(1, world_size)), set()
+    while awaited:
+        for other in tuple(awaited):
+            if store.check([f"answer/{other}/{own}"]):
+                awaited.remove(other)
+            elif store.check([f"hello/{other}"]):
+                newcomer = store.get(f"hello/{other}").decode()
+                if newcomer not in welcomed:
+                    store.set(f"welcome/{newcomer}", own)
+                    welcomed.add(newcomer)
+        time.sleep(POLLING_SECONDS if awaited else 0)
+    return own
 
 
 def stop() -> None:

@@ -1,10 +1,13 @@
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 import torch
+import torch.distributed as dist
 
 from nnunetv2_voco.pretrain import distributed
 from tests.conftest import ROOT
@@ -64,6 +67,31 @@ def test_single_process_needs_no_group():
     assert (distributed.rank(), distributed.world_size()) == (0, 1)
     distributed.barrier()
     distributed.stop()
+
+
+def test_processes_agree_on_a_new_name_each_time_they_meet_in_a_store():
+    store = dist.HashStore()
+    names = [together(store, 3) for _ in range(2)]
+    assert [len(set(name)) for name in names] == [1, 1]
+    assert names[0][0] != names[1][0]
+
+
+def test_process_that_ended_while_it_was_waited_for_is_not_mistaken_for_its_successor():
+    store = dist.HashStore()
+    store.set("hello/1", "of a process that has ended")
+    with ThreadPoolExecutor() as pool:
+        first = pool.submit(distributed.meet, store, rank=0, world_size=2)
+        store.wait(["welcome/of a process that has ended"], timedelta(seconds=30))
+        assert not first.done()  # the ended one never answers
+        second = pool.submit(distributed.meet, store, rank=1, world_size=2)
+        assert first.result(timeout=30) == second.result(timeout=30)
+
+
+def together(store: dist.Store, processes: int) -> list[str]:
+    """Names that so many processes take away from a meeting."""
+    with ThreadPoolExecutor() as pool:
+        meetings = [pool.submit(distributed.meet, store, rank=r, world_size=processes) for r in range(processes)]
+        return [meeting.result(timeout=30) for meeting in meetings]
 
 
 @pytest.mark.slow
