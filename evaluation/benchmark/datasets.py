@@ -1,16 +1,15 @@
 """What nnU-Net has prepared of a data set, read and never written."""
 
-import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from nnunetv2.training.dataloading.nnunet_dataset import infer_dataset_class
-from nnunetv2.utilities.crossval_split import generate_crossval_split
 
 from nnunetv2_voco.evaluation.benchmark.config import ConfigError
 from nnunetv2_voco.source import PLANS_KEY
+from nnunetv2_voco.splits import read_splits
 from nnunetv2_voco.target import dataset_folder, read_plans, read_target
 
 
@@ -58,11 +57,7 @@ class PlannedDataset:
         if not folder.is_dir():
             raise ConfigError(f"{folder}: no such folder; run nnUNetv2_preprocess -c {configuration} first")
         available = sorted(infer_dataset_class(str(folder)).get_identifiers(str(folder)))
-        file = self.folder / "splits_final.json"
-        if file.is_file():
-            splits = json.loads(file.read_text(encoding="utf-8"))
-        else:
-            splits = generate_crossval_split(available, seed=12345, n_splits=5)
+        splits = read_splits(self.folder, available)
         if fold >= len(splits):
             raise ConfigError(f"{self.name}: there is no fold {fold}; the split has folds 0 to {len(splits) - 1}")
         training, validation = ([str(case) for case in splits[fold][part]] for part in ("train", "val"))

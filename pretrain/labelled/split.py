@@ -1,7 +1,8 @@
 """Training and validation cases of a labelled dataset, as nnU-Net has split them or would; nothing is written."""
 
-import json
 from pathlib import Path
+
+from nnunetv2_voco.splits import read_splits
 
 
 def split_cases(
@@ -28,7 +29,12 @@ def split_cases(
         return tuple(available), tuple(available)
     if not str(fold).isdigit():
         raise ValueError(f'fold {fold}: no such fold; name it by its number, from 0, or take "all"')
-    splits = _splits(folder, available)
+    file = folder / "splits_final.json"
+    if len(available) < 5 and not file.is_file():
+        raise ValueError(
+            f'{folder.name}: {len(available)} cases, too few for nnU-Net\'s five folds; take fold "all" or write {file}'
+        )
+    splits = read_splits(folder, available)
     if int(fold) >= len(splits):
         raise ValueError(f"{folder.name}: there is no fold {fold}; the split has folds 0 to {len(splits) - 1}")
     training, validation = (tuple(str(case) for case in splits[int(fold)][part]) for part in ("train", "val"))
@@ -36,20 +42,6 @@ def split_cases(
     if missing:
         raise ValueError(
             f"{cases}: {len(missing)} cases of fold {fold} are not pre-processed ({', '.join(missing[:3])}"
-            f"{', …' if len(missing) > 3 else ''}); run {command} or correct {folder / 'splits_final.json'}"
+            f"{', …' if len(missing) > 3 else ''}); run {command} or correct {file}"
         )
     return training, validation
-
-
-def _splits(folder: Path, available: list[str]) -> list[dict[str, list[str]]]:
-    """Return the dataset's split, or the one that nnUNetTrainer.do_split would write."""
-    from nnunetv2.utilities.crossval_split import generate_crossval_split
-
-    file = folder / "splits_final.json"
-    if file.is_file():
-        return json.loads(file.read_text(encoding="utf-8"))
-    if len(available) < 5:
-        raise ValueError(
-            f'{folder.name}: {len(available)} cases, too few for nnU-Net\'s five folds; take fold "all" or write {file}'
-        )
-    return generate_crossval_split(available, seed=12345, n_splits=5)

@@ -28,7 +28,7 @@ class DiceValidator:
     def __init__(self, data: LabelledData, dataset: LabelledDataset) -> None:
         self.data, self.dataset = data, dataset
 
-    def patches(self, number: int = PATCHES) -> Iterator[LabelledPatch]:
+    def patches(self, number: int) -> Iterator[LabelledPatch]:
         """Yield the first patches in batches."""
         for start in range(0, number, BATCH):
             patches = [self.dataset[i] for i in range(start, min(number, start + BATCH))]
@@ -40,7 +40,7 @@ class DiceValidator:
     ) -> dict[str, float | None]:
         """Return Dice of each class over all patches of sets that annotate it; None for a class that is in none."""
         counts = torch.zeros(3, self.data.num_classes, dtype=torch.float64)
-        for batch in self.patches():
+        for batch in self.patches(PATCHES):
             predicted = self.predict(model, batch.image, device, autocast)
             for row, index in enumerate(batch.set_index.tolist()):
                 annotated = torch.tensor(self.data.sets[index].annotated)
