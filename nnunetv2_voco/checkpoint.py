@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from nnunetv2_voco.atomic import write_atomically
+from nnunetv2_voco.classes import BACKGROUND
 from nnunetv2_voco.encoder import Architecture
 from nnunetv2_voco.nnssl import adaptation_plan, citation_list
 
@@ -58,6 +59,12 @@ class Checkpoint:
     pretraining: dict[str, Any] = field(default_factory=dict)
     provenance: dict[str, Any] = field(default_factory=dict)
     citations: tuple[str, ...] = CITATIONS
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the decoder's outputs, background first; none without a decoder."""
+        names = self.pretraining.get("classes")
+        return (BACKGROUND, *names) if names else ()
 
 
 def save_checkpoint(path: str | os.PathLike, checkpoint: Checkpoint) -> None:

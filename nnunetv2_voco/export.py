@@ -79,6 +79,7 @@ def export(
         source,
         num_label_channels=target.num_label_channels,
         decoder=decoder,
+        classes=target.classes,
         across_families=across_families,
         minimum_share=0 if insist else MINIMUM_SHARE,
     )

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from nnunetv2_voco.checkpoint import CITATIONS, FORMAT, Checkpoint, CheckpointError, checkpoint_from_content
+from nnunetv2_voco.classes import output_classes
 from nnunetv2_voco.encoder import Architecture, residual_architecture
 from nnunetv2_voco.layout import canonical_weights
 from nnunetv2_voco.swin_files import PATCH_EMBEDDING, is_swin, swin_names, swin_size, where_to_get
@@ -44,6 +45,7 @@ class ForeignCheckpoint:
         architecture: The network the weights belong to, if the file says it.
         details: What else the file says of itself, in plain types.
         citations: What its authors ask to cite.
+        classes: Names of the decoder's outputs, background first; none if the file does not say them.
     """
 
     weights: dict[str, Tensor]
@@ -51,6 +53,7 @@ class ForeignCheckpoint:
     architecture: Architecture | None = None
     details: dict[str, Any] = field(default_factory=dict)
     citations: tuple[str, ...] = ()
+    classes: tuple[str, ...] = ()
 
 
 def open_checkpoint(location: str | os.PathLike) -> Checkpoint | ForeignCheckpoint:
@@ -238,6 +241,7 @@ def _from_nnunet(content: dict[str, Any], weights: dict[str, Tensor]) -> Foreign
             "epochs": content.get("current_epoch"),
             "fine_tuned_by": content.get("nnunetv2_voco"),
         },
+        classes=output_classes(arguments.get("dataset_json", {}).get("labels", {})),
     )
 
 

@@ -140,6 +140,7 @@ def _transfer(checkpoint: "Checkpoint | ForeignCheckpoint", args: argparse.Names
         checkpoint,
         num_label_channels=target.num_label_channels,
         decoder=args.decoder,
+        classes=target.classes,
         across_families=args.across_families,
         minimum_share=0,
     )

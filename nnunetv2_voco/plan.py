@@ -125,6 +125,7 @@ def _check_transfer(folder: Path, plans: dict, source: "WeightSource") -> str:
                 checkpoint,
                 num_label_channels=target.num_label_channels,
                 decoder=source.decoder,
+                classes=target.classes,
                 across_families=source.across_families,
                 minimum_share=0 if source.insist else MINIMUM_SHARE,
             )

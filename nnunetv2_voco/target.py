@@ -11,6 +11,7 @@ from nnunetv2.utilities.label_handling.label_handling import determine_num_input
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from torch import nn
 
+from nnunetv2_voco.classes import output_classes
 from nnunetv2_voco.encoder import Architecture, build_network
 
 
@@ -25,6 +26,7 @@ class Target:
         num_input_channels: Image channels and, for a cascade's second stage, label channels.
         num_label_channels: How many of them are label channels.
         num_output_channels: Segmentation heads.
+        classes: Their names, background first; none for regions.
     """
 
     configuration: str
@@ -33,6 +35,7 @@ class Target:
     num_input_channels: int
     num_label_channels: int
     num_output_channels: int
+    classes: tuple[str, ...] = ()
 
     @property
     def is_3d(self) -> bool:
@@ -92,4 +95,5 @@ def read_target(folder: Path, plans: dict[str, Any], configuration: str) -> Targ
         num_input_channels=determine_num_input_channels(manager, settings, dataset),
         num_label_channels=len(labels.foreground_labels) if settings.previous_stage_name is not None else 0,
         num_output_channels=labels.num_segmentation_heads,
+        classes=output_classes(dataset["labels"]),
     )

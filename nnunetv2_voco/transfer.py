@@ -5,13 +5,14 @@ dynamic-network-architectures). Stages are matched by number, finest first, and 
 by position; `nnunetv2_voco.adapt` fits the shapes.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from nnunetv2_voco.adapt import CannotAdapt, adapt
+from nnunetv2_voco.classes import matching_outputs
 from nnunetv2_voco.encoder import Architecture
 from nnunetv2_voco.layout import canonical_weights, family_of, match_across_families, stage_of
 from nnunetv2_voco.report import TensorRecord, TransferReport
@@ -19,6 +20,9 @@ from nnunetv2_voco.swin_files import is_swin, swin_trainer
 
 MINIMUM_SHARE = 0.5
 """Below this share of the encoder's parameters a transfer is refused unless insisted on."""
+
+
+SEGMENTATION_LAYERS = "decoder.seg_layers."
 
 
 class TransferError(ValueError):
@@ -49,6 +53,10 @@ class Pretrained(Protocol):
     @property
     def architecture(self) -> Architecture | None:
         """The network the weights belong to, if known."""
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the decoder's outputs, background first, if known."""
 
 
 def unwrap(network: nn.Module) -> nn.Module:
@@ -99,6 +107,7 @@ def load_encoder(
     *,
     num_label_channels: int = 0,
     decoder: bool = False,
+    classes: Sequence[str] = (),
     across_families: bool = False,
     minimum_share: float = MINIMUM_SHARE,
 ) -> TransferReport:
@@ -110,8 +119,9 @@ def load_encoder(
         network: A network of nnU-Net, wrapped or not.
         checkpoint: What `nnunetv2_voco.foreign.open_checkpoint` returns.
         num_label_channels: Input channels, at the end, which hold the labels of a cascade's previous stage.
-        decoder: Also transfer the decoder's tensors of equal shape (never its segmentation layers), if both networks
-            have as many decoder stages.
+        decoder: Also transfer the decoder's tensors of equal shape, if both networks have as many decoder stages.
+        classes: Names of the network's outputs, background first. With `decoder`, the segmentation layers' weights for
+            classes of the same name are transferred, too.
         across_families: Allow plain weights in a residual network and the reverse. Convolutions are then matched in the
             order in which they are computed; no output is preserved.
         minimum_share: Share of the encoder's parameters that must come from the checkpoint.
@@ -160,7 +170,9 @@ def load_encoder(
     used = {source_name[name] for name in new}
     report = TransferReport(
         encoder=tuple(records),
-        decoder=tuple(_decoder_records(network, source, new) if decoder else ()),
+        decoder=tuple(
+            _decoder_records(network, source, new, matching_outputs(checkpoint.classes, classes)) if decoder else ()
+        ),
         unused=tuple(name for name in source if name.startswith("encoder.") and name not in used),
         notes=tuple(_stride_notes(network, checkpoint.architecture)),
     )
@@ -216,32 +228,43 @@ def _match_names(source: dict[str, Tensor], targets: dict[str, Tensor], across_f
     return match_across_families(source, targets)
 
 
-def _decoder_records(network: nn.Module, source: dict[str, Tensor], new: dict[str, Tensor]) -> list[TensorRecord]:
-    """Add the decoder's fitting tensors to `new` and account for all but the segmentation layers."""
-    targets = {
-        name: tensor
-        for name, tensor in network.named_parameters()
-        if name.startswith("decoder.") and not name.startswith("decoder.seg_layers.")
-    }
+def _decoder_records(
+    network: nn.Module, source: dict[str, Tensor], new: dict[str, Tensor], outputs: Sequence[tuple[int, int]]
+) -> list[TensorRecord]:
+    """Add the decoder's fitting tensors to `new` and account for all; of segmentation layers the outputs that match."""
+    targets = {name: tensor for name, tensor in network.named_parameters() if name.startswith("decoder.")}
     depths = [
         len({name.split(".")[2] for name in names if name.startswith("decoder.transpconvs.")})
         for names in (source, targets)
     ]
     records = []
     for name, target in targets.items():
-        fits = depths[0] == depths[1] and name in source and source[name].shape == target.shape
-        if fits:
-            new[name] = source[name]
+        segments = name.startswith(SEGMENTATION_LAYERS)
+        if segments and not outputs:
+            continue
+        loaded, rules = 0, ()
+        if depths[0] == depths[1] and name in source:
+            if segments and source[name].shape[1:] == target.shape[1:]:
+                new[name], loaded, rules = _matching_rows(source[name], target, outputs)
+            elif source[name].shape == target.shape:
+                new[name], loaded = source[name], target.numel()
+        reason = "" if loaded else "not in the checkpoint, or of another shape"
         records.append(
-            TensorRecord(
-                name=name,
-                stage="decoder",
-                size=target.numel(),
-                loaded=target.numel() if fits else 0,
-                reason="" if fits else "not in the checkpoint, or of another shape",
-            )
+            TensorRecord(name=name, stage="decoder", size=target.numel(), loaded=loaded, rules=rules, reason=reason)
         )
     return records
+
+
+def _matching_rows(
+    source: Tensor, target: Tensor, outputs: Sequence[tuple[int, int]]
+) -> tuple[Tensor, int, tuple[str, ...]]:
+    """Fill the outputs that match; the tensor, how much of it comes from `source`, and what was done, in words."""
+    result = target.detach().clone()
+    theirs, ours = (list(indices) for indices in zip(*outputs, strict=True))
+    result[ours] = source[theirs].to(result)
+    complete = len(ours) == len(source) == len(target) and theirs == ours
+    rules = () if complete else (f"{len(ours)} of {len(target)} classes by name",)
+    return result, result[ours].numel(), rules
 
 
 def _stride_notes(network: nn.Module, architecture: Architecture | None) -> list[str]:

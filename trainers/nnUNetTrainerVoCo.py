@@ -10,6 +10,7 @@ from nnunetv2.training.dataloading.nnunet_dataset import infer_dataset_class
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
 from nnunetv2_voco.atomic import write_atomically, write_json
+from nnunetv2_voco.classes import output_classes
 from nnunetv2_voco.foreign import local_file
 from nnunetv2_voco.report import TransferReport
 from nnunetv2_voco.source import WeightSource, digest, weight_source
@@ -129,6 +130,7 @@ class nnUNetTrainerVoCo(nnUNetTrainer):
             checkpoint,
             num_label_channels=len(self.label_manager.foreground_labels) if self.is_cascaded else 0,
             decoder=source.decoder,
+            classes=output_classes(self.dataset_json["labels"]),
             across_families=source.across_families,
             minimum_share=0 if source.insist else self.minimum_share,
         )

@@ -63,6 +63,7 @@ def check_transfers(planned: list[PlannedRun], say: Callable[[str], None]) -> No
                 source.open(),
                 num_label_channels=target.num_label_channels,
                 decoder=source.decoder,
+                classes=target.classes,
                 across_families=source.across_families,
                 minimum_share=0 if source.insist else MINIMUM_SHARE,
             )

@@ -1,7 +1,6 @@
 """Which labelled datasets of nnU-Net take part: their cases, and their labels as classes of one network."""
 
 import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from nnunetv2_voco.classes import same_name
 from nnunetv2_voco.pretrain.dataset_plans import find_plans
 from nnunetv2_voco.pretrain.intensity import CT_SCHEME
 from nnunetv2_voco.pretrain.labelled.split import split_cases
@@ -111,11 +111,6 @@ def read_labelled_data(datasets: Sequence[str], *, configuration: str, plans: st
         annotated = tuple(label == 0 or label in united.values() for label in range(1 + len(class_names)))
         sets.append(LabelledSet(**fields | {"united": {0: 0} | united | fields["united"], "annotated": annotated}))
     return LabelledData(class_names=tuple(class_names), sets=tuple(sets))
-
-
-def same_name(name: str) -> str:
-    """Return what spellings of one name have in common: "Left_Kidney" and "left kidney" are alike."""
-    return re.sub(r"[\s_-]+", " ", name).strip().casefold()
 
 
 def differing_preprocessing(datasets: Sequence[str], *, configuration: str, plans: str) -> list[str]:

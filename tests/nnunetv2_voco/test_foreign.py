@@ -154,7 +154,12 @@ def test_stock_nnunet_checkpoint_loads_with_the_numpy_scalars_in_it(network: tor
             "logging": {"dice": [[np.float32(0.5)], [np.float64(0.25)]], "epochs": [np.int64(3)]},
             "_best_ema": np.float64(0.5),
             "current_epoch": 7,
-            "init_args": {"plans": plans(), "configuration": "3d_cascade_fullres", "device": torch.device("cpu")},
+            "init_args": {
+                "plans": plans(),
+                "configuration": "3d_cascade_fullres",
+                "device": torch.device("cpu"),
+                "dataset_json": {"labels": {"background": 0, "tumour": 2, "organ": 1}},
+            },
             "trainer_name": "nnUNetTrainer",
         },
         tmp_path / "checkpoint_final.pth",
@@ -164,6 +169,7 @@ def test_stock_nnunet_checkpoint_loads_with_the_numpy_scalars_in_it(network: tor
     assert checkpoint.origin == "nnU-Net"
     assert checkpoint.architecture == PLAIN
     assert checkpoint.details["epochs"] == 7
+    assert checkpoint.classes == ("background", "organ", "tumour")
     assert_loads_wholly(checkpoint, network)
 
 

@@ -124,6 +124,46 @@ def test_full_network_of_equal_shape_can_be_taken_over_but_for_its_segmentation_
     assert all(torch.equal(t, untouched[name]) for name, t in network.decoder.seg_layers.state_dict().items())
 
 
+def test_outputs_for_classes_of_the_same_name_come_along_with_the_decoder() -> None:
+    source = build_network(architecture("plain"), num_input_channels=1, num_output_channels=3)
+    network = build_network(architecture("plain"), num_input_channels=1, num_output_channels=4)
+    full = Checkpoint(
+        weights=source.state_dict(), architecture=architecture("plain"), pretraining={"classes": ["organ", "Tumour"]}
+    )
+    classes = ("background", "tumour", "vessel", "organ")
+    before = copy.deepcopy(network.decoder.seg_layers)
+    load_encoder(network, full, classes=classes)
+    load_encoder(network, full, decoder=True, classes=("background", "one", "two", "three"))
+    assert all(
+        torch.equal(*pair)
+        for pair in zip(network.decoder.seg_layers[-1].parameters(), before[-1].parameters(), strict=True)
+    )
+    report = load_encoder(network, full, decoder=True, classes=classes)
+    for ours, theirs, old in zip(network.decoder.seg_layers, source.decoder.seg_layers, before, strict=True):
+        for name in ("weight", "bias"):
+            new = getattr(ours, name)
+            assert torch.equal(new[[0, 3, 1]], getattr(theirs, name))
+            assert torch.equal(new[2], getattr(old, name)[2])
+    partial = [record for record in report.decoder if record.state == "partial"]
+    assert {record.name for record in partial} == {
+        f"decoder.seg_layers.{i}.{name}" for i in range(len(before)) for name in ("weight", "bias")
+    }
+    assert all(record.rules == ("3 of 4 classes by name",) for record in partial)
+    assert sum(record.loaded for record in partial) == 3 * sum(p.numel() for p in before.parameters()) // 4
+
+
+def test_whole_network_for_the_same_classes_predicts_as_before() -> None:
+    source = build_network(architecture("plain"), num_input_channels=1, num_output_channels=3)
+    network = build_network(architecture("plain"), num_input_channels=1, num_output_channels=3)
+    full = Checkpoint(
+        weights=source.state_dict(), architecture=architecture("plain"), pretraining={"classes": ["organ", "tumour"]}
+    )
+    report = load_encoder(network, full, decoder=True, classes=full.classes)
+    assert {record.state for record in (*report.encoder, *report.decoder)} == {"copied"}
+    x = image()
+    assert_features_equal([network(x)], [source(x)])
+
+
 def test_decoder_of_another_depth_is_left_random() -> None:
     source = build_network(architecture("plain"), num_input_channels=1)
     network = build_network(architecture("plain", n_stages=5), num_input_channels=1)

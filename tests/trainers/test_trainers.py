@@ -8,9 +8,9 @@ import torch
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
 
-from nnunetv2_voco.checkpoint import CheckpointError
+from nnunetv2_voco.checkpoint import Checkpoint, CheckpointError, save_checkpoint
 from nnunetv2_voco.discovery import voco_trainers
-from nnunetv2_voco.encoder import plain_architecture
+from nnunetv2_voco.encoder import Architecture, plain_architecture
 from nnunetv2_voco.registration import discovery_folder
 from nnunetv2_voco.source import NoWeightsNamed
 from nnunetv2_voco.trainers.nnUNetTrainerVoCo import nnUNetTrainerVoCo
@@ -264,6 +264,27 @@ def test_frozen_encoder_stays_as_it_was_and_the_decoder_learns(
     trainer.run_training()
     assert all(torch.equal(t, weights_of(checkpoint)[name]) for name, t in encoder_tensors(trainer.network).items())
     assert not torch.equal(trainer.network.decoder.seg_layers[-1].weight, before)
+
+
+def test_whole_network_comes_with_the_outputs_for_classes_of_the_same_name(
+    preprocessed: Path, start: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = start()
+    trainer.initialize()
+    trained = {name: torch.full_like(tensor, 0.25) for name, tensor in trainer.network.state_dict().items()}
+    for name, tensor in trained.items():
+        if name.startswith("decoder.seg_layers."):
+            tensor[:] = torch.arange(3.0).reshape(-1, *[1] * (tensor.ndim - 1))
+    classes = {"classes": ["Tumour", "organ"]}  # in the other order
+    architecture = Architecture.from_plans(trainer.configuration_manager.configuration["architecture"])
+    file = tmp_path / "whole.pth"
+    save_checkpoint(file, Checkpoint(weights=trained, architecture=architecture, pretraining=classes))
+    monkeypatch.setenv("nnUNet_voco_checkpoint", str(file))
+    monkeypatch.setenv("nnUNet_voco_decoder", "1")
+    trainer.on_train_start()
+    for name, tensor in trainer.network.named_parameters():
+        of_each_output = tensor.reshape(len(tensor), -1)[:, 0].tolist()
+        assert of_each_output == ([0, 2, 1] if "seg_layers" in name else [0.25] * len(tensor))
 
 
 def test_adamw_variant_optimises_with_adamw_from_its_own_rate(
