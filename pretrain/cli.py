@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from nnunetv2_voco.arguments import number_list
-from nnunetv2_voco.pretrain.config import ARCHITECTURES, DROPOUTS, PRECISIONS, help_of
+from nnunetv2_voco.pretrain.config import ARCHITECTURES, DROPOUTS, PRECISIONS, PSEUDO_LABELLED, help_of
 from nnunetv2_voco.pretrain.recipes import RECIPES
 from nnunetv2_voco.pretrain.setting_presets import PAPER, REGION_PRESETS, TINY
 from nnunetv2_voco.scales import SCALES
@@ -83,6 +83,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add(labels, "labelled_batch_size", type=int)
     for name in ("labelled_weight", "pseudo_weight"):
         _add(labels, name, type=float)
+    _add(labels, "pseudo_on", choices=PSEUDO_LABELLED)
     _add(labels, "mirror", action=argparse.BooleanOptionalAction)
 
     samples = parser.add_argument_group("samples")

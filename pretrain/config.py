@@ -16,6 +16,7 @@ CROP_SIZE = 64
 ARCHITECTURES = ("plain", "resenc-m", "resenc-l", "resenc-xl")
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 DROPOUTS = ("element", "crop")
+PSEUDO_LABELLED = ("patches", "crops")
 
 RUNTIME_FIELDS = frozenset(
     {
@@ -79,7 +80,12 @@ class PretrainConfig:
     fold: str = _doc("0", "fold of the labelled datasets whose training cases are learned from, or all")
     labelled_batch_size: int = _doc(2, "labelled patches per step and process, of the plans' patch size", "positive")
     labelled_weight: float = _doc(1.0, "weight of Dice and cross-entropy on labelled patches", "not negative")
-    pseudo_weight: float = _doc(1.0, "weight of Dice and cross-entropy on pseudo-labelled crops", "not negative")
+    pseudo_weight: float = _doc(1.0, "weight of Dice and cross-entropy on pseudo-labels", "not negative")
+    pseudo_on: str = _doc(
+        "patches",
+        "what gets pseudo-labels: patches of the plans' size, as many a step as labelled ones and augmented like "
+        "them, or VoCo's random crops as they are, as in the authors' code",
+    )
     mirror: bool = _doc(True, "mirror labelled patches, as nnU-Net does; not for labels that tell left from right")
 
     crop_size: tuple[int, int, int] | None = _doc(
@@ -173,6 +179,7 @@ class PretrainConfig:
             ("arch", ARCHITECTURES),
             ("precision", PRECISIONS),
             ("dropout", DROPOUTS),
+            ("pseudo_on", PSEUDO_LABELLED),
             ("recipe", tuple(RECIPES)),
         ):
             if getattr(self, name) not in choices:

@@ -92,7 +92,8 @@ def _random_batch(
         sets = torch.zeros(number, dtype=torch.int64, device=device)
         labelled = LabelledPatch(torch.randn(number, 1, *plan.patch_size, device=device), targets, sets)
     if config.learns_from.pseudo:
-        images = crops[:, : config.random_crops].flatten(0, 1)
+        on_patches = config.pseudo_on == "patches" and labelled is not None
+        images = labelled.image if on_patches else crops[:, : config.random_crops].flatten(0, 1)
         pseudo = images, torch.zeros_like(images, dtype=torch.int64)
     return Batch(Sample(crops, overlaps, valid, places), labelled), pseudo
 

@@ -40,7 +40,7 @@ _SETTINGS = (
     "flip_p",
     "rotate_p",
 )
-_LABELLED_SETTINGS = ("fold", "labelled_batch_size", "labelled_weight", "pseudo_weight", "mirror")
+_LABELLED_SETTINGS = ("fold", "labelled_batch_size", "labelled_weight", "pseudo_weight", "pseudo_on", "mirror")
 # fmt: skip
 
 

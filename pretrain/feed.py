@@ -19,7 +19,14 @@ from nnunetv2_voco.pretrain.labelled.patches import (
     join_labelled,
     join_labelled_batches,
 )
+from nnunetv2_voco.pretrain.labelled.unlabelled_patches import (
+    UnlabelledPatch,
+    UnlabelledPatches,
+    join_unlabelled,
+    join_unlabelled_batches,
+)
 from nnunetv2_voco.pretrain.labelled.validation import DiceValidator
+from nnunetv2_voco.pretrain.recipes import first_pseudo_step
 from nnunetv2_voco.pretrain.training_plan import TrainingPlan
 from nnunetv2_voco.pretrain.validation import Validator
 
@@ -29,6 +36,7 @@ class Batch(NamedTuple):
 
     unlabelled: Sample | None
     labelled: LabelledPatch | None
+    to_label: UnlabelledPatch | None = None
 
 
 class Feed:
@@ -42,6 +50,7 @@ class Feed:
     Attributes:
         unlabelled: Samples of unlabelled volumes, if the recipe takes any.
         labelled: Patches of labelled cases, if the recipe takes any.
+        to_label: Patches of unlabelled volumes, if the recipe gives them pseudo-labels.
         validator: Measures position accuracy, if the recipe contrasts.
         dice: Measures Dice, if the recipe takes labels.
 
@@ -53,6 +62,7 @@ class Feed:
         self.config, self.recipe = config, config.learns_from
         self.unlabelled: PretrainDataset | None = None
         self.labelled: LabelledDataset | None = None
+        self.to_label: UnlabelledPatches | None = None
         self.validator: Validator | None = None
         self.dice: DiceValidator | None = None
         if self.recipe.unlabelled:
@@ -74,11 +84,15 @@ class Feed:
             shift_amplitude=0.1 * (intensity.window[1] - intensity.window[0]),
             isotropic_plane=plan.isotropic_plane,
         )
-        self.unlabelled = PretrainDataset(
-            cache, training, plan=crops, intensity=intensity,
-            transform=transform(p_flip=config.flip_p, p_rotate=config.rotate_p), seed=config.seed,
-            weights=plan.volume_weights,
-        )  # fmt: skip
+        draw = {"intensity": intensity, "seed": config.seed, "weights": plan.volume_weights}
+        if self.recipe.pseudo and config.pseudo_on == "patches":
+            assert plan.patch_size is not None
+            self.to_label = UnlabelledPatches(cache, training, patch_size=plan.patch_size, mirror=config.mirror, **draw)
+        if self.recipe.contrast or self.to_label is None:
+            self.unlabelled = PretrainDataset(
+                cache, training, plan=crops,
+                transform=transform(p_flip=config.flip_p, p_rotate=config.rotate_p), **draw,
+            )  # fmt: skip
         if self.recipe.contrast:
             processes = distributed.world_size() if config.gather else 1
             self.validator = Validator(
@@ -88,28 +102,38 @@ class Feed:
 
     def batches(self, first_step: int, device: torch.device) -> Iterator[Batch]:
         """Yield the batch of each step from `first_step` on; crops stay on the CPU, for they move when embedded."""
-        config, first_unlabelled = self.config, self.recipe.first_unlabelled_step(self.config.steps)
+        config, first_pseudo = self.config, first_pseudo_step(self.config.steps)
+        first_unlabelled = 0 if self.recipe.contrast else first_pseudo
         sampler = partial(
             StepSampler, steps=config.steps, rank=distributed.rank(), world_size=distributed.world_size(),
             accumulate=config.accumulate,
         )  # fmt: skip
         loader = partial(make_loader, pin_memory=device.type == "cuda")
         workers = worker_count(config)
-        unlabelled = labelled = None
+        unlabelled = labelled = to_label = None
         if self.unlabelled is not None:
             numbers = sampler(first_step=max(first_step, first_unlabelled), batch_size=config.batch_size)
             unlabelled = iter(loader(self.unlabelled, numbers, num_workers=workers))
         if self.labelled is not None:
             numbers = sampler(first_step=first_step, batch_size=config.labelled_batch_size)
             labelled = iter(loader(self.labelled, numbers, num_workers=-(-workers // 2), join=join_labelled))
+        if self.to_label is not None:
+            numbers = sampler(first_step=max(first_step, first_pseudo), batch_size=config.labelled_batch_size)
+            to_label = iter(loader(self.to_label, numbers, num_workers=-(-workers // 2), join=join_unlabelled))
         for step in range(first_step, config.steps):
-            crops = patches = None
+            crops = patches = images = None
             if unlabelled is not None and step >= first_unlabelled:
                 joined = join_batches([next(unlabelled) for _ in range(config.accumulate)])
                 crops = Sample(joined.crops, *(tensor.to(device, non_blocking=True) for tensor in joined[1:]))
             if labelled is not None:
                 patches = moved(join_labelled_batches([next(labelled) for _ in range(config.accumulate)]), device)
-            yield Batch(crops, patches)
+            if to_label is not None and step >= first_pseudo:
+                pair = join_unlabelled_batches([next(to_label) for _ in range(config.accumulate)])
+                images = UnlabelledPatch(*(tensor.to(device, non_blocking=True) for tensor in pair))
+            elif self.recipe.pseudo and crops is not None and step >= first_pseudo:
+                random = crops.crops[:, : config.random_crops].flatten(0, 1).to(device)
+                images = UnlabelledPatch(random, random)
+            yield Batch(crops, patches, images)
 
     def trial(self, device: torch.device, volumes: int = 2) -> Batch:
         """Return a small batch of the first samples."""

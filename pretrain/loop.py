@@ -29,7 +29,6 @@ from nnunetv2_voco.pretrain.messages import describe, final_verdict, progress_no
 from nnunetv2_voco.pretrain.model import VoCoModel, update_momentum
 from nnunetv2_voco.pretrain.precision import autocast_context
 from nnunetv2_voco.pretrain.progress_figure import draw_progress
-from nnunetv2_voco.pretrain.recipes import first_pseudo_step
 from nnunetv2_voco.pretrain.schedule import inter_volume_weight, learning_rate
 from nnunetv2_voco.pretrain.state import Progress, load_state, save_state
 from nnunetv2_voco.pretrain.step import make_model, sound_precision, step_loss
@@ -74,7 +73,6 @@ def train(config: PretrainConfig, plan: TrainingPlan, cache: VolumeCache, out: P
         raise TrainingStopped(
             f"volume {error.args[0]} is no longer in {cache.folder}; run again to pre-process it"
         ) from None
-    recipe = config.learns_from
 
     # model, optimiser, state
     with torch.random.fork_rng():
@@ -182,11 +180,10 @@ def train(config: PretrainConfig, plan: TrainingPlan, cache: VolumeCache, out: P
             if voco is not None:
                 update_momentum(voco.student, voco.teacher, config.teacher_momentum)
             pseudo = None
-            begun = recipe.pseudo and progress.step >= first_pseudo_step(config.steps)
-            if begun and isinstance(model, SegmentationModel) and batch.unlabelled is not None:
+            if batch.to_label is not None and isinstance(model, SegmentationModel):
                 labeller = labeller or FrozenLabeller(model)
-                crops = batch.unlabelled.crops[:, : config.random_crops].flatten(0, 1).to(device)
-                pseudo = crops, labeller(crops, autocast, config.patches_at_once)
+                classes = labeller(batch.to_label.image, autocast, config.patches_at_once)
+                pseudo = batch.to_label.augmented, classes
             with autocast():
                 loss = step_loss(stepped, batch, pseudo, config, progress.step, inter_weight)
             scaler.scale(loss.total).backward()

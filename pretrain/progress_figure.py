@@ -66,10 +66,10 @@ def draw_accuracy(axes: Axes, training: Records, validation: Records) -> None:
 
 
 def draw_label_losses(axes: Axes, training: Records, validation: Records) -> None:
-    """Draw Dice and cross-entropy on labelled patches and on pseudo-labelled crops."""
+    """Draw Dice and cross-entropy on labelled patches and on pseudo-labels."""
     _line(axes, training, "labelled", label="labelled patches", color=SERIES[0], linewidth=1)
     pseudo = [record for record in training if record["pseudo"]]
-    _line(axes, pseudo, "pseudo", label="pseudo-labelled crops", color=SERIES[1], linewidth=1)
+    _line(axes, pseudo, "pseudo", label="pseudo-labels", color=SERIES[1], linewidth=1)
     axes.set(title="Dice and cross-entropy, as nnU-Net's loss", xlabel="step")
 
 

@@ -24,10 +24,6 @@ class Recipe:
         """Whether unlabelled volumes are needed."""
         return self.contrast or self.pseudo
 
-    def first_unlabelled_step(self, steps: int) -> int:
-        """First of `steps` steps that takes unlabelled crops."""
-        return 0 if self.contrast else first_pseudo_step(steps)
-
 
 RECIPES = {
     "ssl": Recipe(contrast=True),

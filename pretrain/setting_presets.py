@@ -34,6 +34,7 @@ PAPER: dict[str, Any] = {
     "flip_p": 0.2,
     "rotate_p": 0.2,
     "dropout": "crop",
+    "pseudo_on": "crops",
     "min_body_crop": 0.0,
     "min_body_base": 0.0,
 }

@@ -185,7 +185,7 @@ def choose_augmentation(patch_size: tuple[int, int, int], *, mirror: bool) -> Au
 
 
 def training_transforms(
-    patch_size: tuple[int, int, int], scales: list[list[float]], chosen: Augmentation, *, use_mask_for_norm: bool
+    patch_size: tuple[int, int, int], scales: list[list[float]] | None, chosen: Augmentation, *, use_mask_for_norm: bool
 ) -> BasicTransform:
     """nnU-Net's augmentation, made a function of the random generators alone.
 
