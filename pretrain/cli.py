@@ -117,6 +117,7 @@ def build_parser() -> argparse.ArgumentParser:
         "inter_weight",
         "reg_weight",
         "place_weight",
+        "decoder_weight",
         "val_fraction",
     ):
         _add(training, name, type=float)

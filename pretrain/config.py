@@ -128,6 +128,12 @@ class PretrainConfig:
         1.0,
         "weight of the place loss: coarse feature maps predict where in the body they are; needs crops without flips",
     )
+    decoder_weight: float = _doc(
+        0.0,
+        "weight of the decoder's loss: from random crops with half of their blocks hidden it predicts intensities and "
+        "places; needs crops without flips; 0 trains no decoder",
+        "not negative",
+    )
     inter_ramp: int | None = _doc(
         None,
         "steps over which the inter-volume weight grows from 0, starting when the "
@@ -205,16 +211,22 @@ class PretrainConfig:
             raise ValueError(f"window {self.window}: the lower bound must be below the upper one")
         if self.grid[0] * self.grid[1] * self.grid[2] < 2:
             raise ValueError(f"grid {self.grid}: at least two base crops are needed to contrast")
-        if self.place_weight and (self.flip_p or self.rotate_p):
-            raise ValueError(
-                f"place_weight {self.place_weight} with flip_p {self.flip_p} and rotate_p {self.rotate_p}: a flipped "
-                "or turned crop shows no place of a body; set either place_weight or both probabilities to 0"
-            )
+        for name in ("place_weight", "decoder_weight"):
+            if getattr(self, name) and (self.flip_p or self.rotate_p):
+                raise ValueError(
+                    f"{name} {getattr(self, name)} with flip_p {self.flip_p} and rotate_p {self.rotate_p}: a flipped "
+                    f"or turned crop shows no place of a body; set either {name} or both probabilities to 0"
+                )
 
     @property
     def learns_from(self) -> Recipe:
         """The parts of the recipe."""
         return RECIPES[self.recipe]
+
+    @property
+    def trains_decoder(self) -> bool:
+        """Whether a decoder learns without labels."""
+        return self.decoder_weight > 0 and self.recipe == "ssl"
 
     @property
     def ramp_steps(self) -> int:

@@ -19,6 +19,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from nnunetv2_voco.pretrain.allocator import keep_freed_memory
 from nnunetv2_voco.pretrain.cache import CachedVolume, Record, VolumeCache
 from nnunetv2_voco.pretrain.crops import base_corners, draw_crops, draw_region, overlap_fractions, region_size
+from nnunetv2_voco.pretrain.decoder import hide_blocks, no_crops
 from nnunetv2_voco.pretrain.intensity import Intensity
 from nnunetv2_voco.pretrain.seeded import seeded
 from nnunetv2_voco.pretrain.volume_order import VolumeOrder
@@ -32,12 +33,14 @@ class Sample(NamedTuple):
         overlaps: float32 (T, B).
         bases_valid: bool (B,).
         places: float32 (K, 2, 3), lower and upper corner of each crop in the volume, in longest edges of a region.
+        hidden: float32 (T, 1, z, y, x), the random crops with blocks hidden; (0, 1, z, y, x) if no decoder is trained.
     """
 
     crops: Tensor
     overlaps: Tensor
     bases_valid: Tensor
     places: Tensor
+    hidden: Tensor
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,17 +117,25 @@ def cut_crops(volume: CachedVolume, layout: Layout, plan: CropPlan, intensity: I
 
 
 def make_sample(
-    volume: CachedVolume, layout: Layout, plan: CropPlan, intensity: Intensity, transform: BasicTransform | None
+    volume: CachedVolume,
+    layout: Layout,
+    plan: CropPlan,
+    intensity: Intensity,
+    transform: BasicTransform | None,
+    *,
+    hide: np.random.Generator | None = None,
 ) -> Sample:
-    """Cut a layout's crops and augment each on its own."""
+    """Cut a layout's crops and augment each on its own; `hide` draws what is hidden for a decoder."""
     crops = cut_crops(volume, layout, plan, intensity)
     if transform is not None:
         crops = [transform(image=crop)["image"] for crop in crops]
+    stacked = torch.stack(crops)
     return Sample(
-        torch.stack(crops),
+        stacked,
         torch.from_numpy(layout.overlaps_TB.astype(np.float32)),
         torch.from_numpy(layout.bases_valid_B),
         torch.from_numpy(crop_places(layout, plan)),
+        no_crops(plan.size_vox) if hide is None else hide_blocks(stacked[: plan.random_crops], hide),
     )
 
 
@@ -147,6 +158,7 @@ class PretrainDataset(Dataset):
         transform: Augmentation of single crops.
         seed: The run's seed.
         weights: How often each volume is drawn, relative to the others; alike, when None.
+        hide: Whether samples hold the random crops with blocks hidden, too.
     """
 
     def __init__(
@@ -159,17 +171,21 @@ class PretrainDataset(Dataset):
         transform: BasicTransform,
         seed: int,
         weights: Sequence[float] | None = None,
+        hide: bool = False,
     ) -> None:
-        self.cache, self.records, self.plan = cache, records, plan
+        self.cache, self.records, self.plan, self.hide = cache, records, plan, hide
         self.order = VolumeOrder(len(self.records), seed, weights)
         self.intensity, self.transform, self.seed = intensity, transform, seed
 
     def __getitem__(self, number: int) -> Sample:
         volume = self.cache.open(self.records[self.order[number]])
         state = np.random.SeedSequence((self.seed, number))
-        layout = draw_layout(np.random.default_rng(state), volume, self.plan)
+        rng = np.random.default_rng(state)
+        layout = draw_layout(rng, volume, self.plan)
         with seeded(state):  # the transforms draw from the global generators
-            return make_sample(volume, layout, self.plan, self.intensity, self.transform)
+            return make_sample(
+                volume, layout, self.plan, self.intensity, self.transform, hide=rng if self.hide else None
+            )
 
 
 class StepSampler(Sampler[list[int]]):

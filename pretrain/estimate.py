@@ -95,7 +95,8 @@ def _random_batch(
         on_patches = config.pseudo_on == "patches" and labelled is not None
         images = labelled.image if on_patches else crops[:, : config.random_crops].flatten(0, 1)
         pseudo = images, torch.zeros_like(images, dtype=torch.int64)
-    return Batch(Sample(crops, overlaps, valid, places), labelled), pseudo
+    hidden = crops[:, : config.random_crops if config.trains_decoder else 0]
+    return Batch(Sample(crops, overlaps, valid, places, hidden), labelled), pseudo
 
 
 def print_estimate(

@@ -33,6 +33,7 @@ _SETTINGS = (
     "inter_weight",
     "reg_weight",
     "place_weight",
+    "decoder_weight",
     "inter_ramp",
     "seed",
     "min_body_crop",
@@ -57,6 +58,8 @@ def export_encoder(
         weights = model.network_weights()
     else:
         weights = {f"encoder.{name}": tensor for name, tensor in model.encoder.state_dict().items()}
+        if model.decoder_loss is not None:
+            weights |= model.decoder_loss.weights()
     settings = _SETTINGS + (_LABELLED_SETTINGS if plan.labelled else ())
     checkpoint = Checkpoint(
         weights=weights,

@@ -91,7 +91,7 @@ class Feed:
         if self.recipe.contrast or self.to_label is None:
             self.unlabelled = PretrainDataset(
                 cache, training, plan=crops,
-                transform=transform(p_flip=config.flip_p, p_rotate=config.rotate_p), **draw,
+                transform=transform(p_flip=config.flip_p, p_rotate=config.rotate_p), hide=config.trains_decoder, **draw,
             )  # fmt: skip
         if self.recipe.contrast:
             processes = distributed.world_size() if config.gather else 1
@@ -124,7 +124,8 @@ class Feed:
             crops = patches = images = None
             if unlabelled is not None and step >= first_unlabelled:
                 joined = join_batches([next(unlabelled) for _ in range(config.accumulate)])
-                crops = Sample(joined.crops, *(tensor.to(device, non_blocking=True) for tensor in joined[1:]))
+                small = (tensor.to(device, non_blocking=True) for tensor in joined[1:-1])
+                crops = Sample(joined.crops, *small, joined.hidden)
             if labelled is not None:
                 patches = moved(join_labelled_batches([next(labelled) for _ in range(config.accumulate)]), device)
             if to_label is not None and step >= first_pseudo:

@@ -21,7 +21,7 @@ from nnunetv2_voco.pretrain.validation import Validator
 SAMPLES_SHOWN = 4
 CROPS_SHOWN = 3
 VOLUMES_SHOWN = 40
-SERIES = ("#1f5aa6", "#c2541b", "#2e8b57", "#7a4fa3", "#b08900")
+SERIES = ("#1f5aa6", "#c2541b", "#2e8b57", "#7a4fa3", "#b08900", "#0f8b8d")
 VOLUME_SIDE = 256
 """Longest side of a slice in volumes.png, in pixels; larger slices are thinned."""
 

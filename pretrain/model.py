@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from nnunetv2_voco.encoder import Architecture, build_encoder, embedding_size
 from nnunetv2_voco.features import pooled_embedding
 from nnunetv2_voco.pretrain.chunked import embed_in_chunks
+from nnunetv2_voco.pretrain.decoder import DecoderLoss
 from nnunetv2_voco.pretrain.distributed import gather
 from nnunetv2_voco.pretrain.loss import voco_loss
 from nnunetv2_voco.pretrain.place import PlaceHeads
@@ -59,12 +60,13 @@ def dropout_mask(shape: tuple[int, int], *, kind: str, p: float, seed: tuple[int
 
 
 class StepLoss(NamedTuple):
-    """The terms of a training step and their weighted sum, scalars; place is 0 for a model without place heads."""
+    """The terms of a training step and their weighted sum, scalars; 0 for what the model does not learn."""
 
     intra: Tensor
     inter: Tensor
     reg: Tensor
     place: Tensor
+    decoder: Tensor
     total: Tensor
 
 
@@ -76,6 +78,7 @@ class VoCoModel(nn.Module):
         random_crops: T; each volume's crops come first, its bases after.
         projection_size: Width of the projectors.
         crop_size: Edge lengths of a crop in voxels, if the model is to learn places, too; see `pretrain.place`.
+        decoder: Whether a decoder learns as well; see `pretrain.decoder`.
     """
 
     encoder: nn.Module
@@ -87,6 +90,7 @@ class VoCoModel(nn.Module):
         random_crops: int,
         projection_size: int,
         crop_size: tuple[int, int, int] | None = None,
+        decoder: bool = False,
     ) -> None:
         super().__init__()
         self.random_crops = random_crops
@@ -95,6 +99,7 @@ class VoCoModel(nn.Module):
         self.student = projector(self.embedding_size, projection_size)
         self.teacher = copy.deepcopy(self.student).requires_grad_(False)
         self.place_heads = None if crop_size is None else PlaceHeads(architecture, crop_size)
+        self.decoder_loss = DecoderLoss(architecture, self.encoder) if decoder else None
 
     def embed(self, crops_NK: Tensor, chunk: int | None = None) -> tuple[Tensor, Tensor | None]:
         """Embed crops (N, K, 1, z, y, x), `chunk` of them at once.
@@ -129,6 +134,7 @@ class VoCoModel(nn.Module):
         overlaps_NTB: Tensor,
         bases_valid_NB: Tensor,
         places_NK23: Tensor,
+        hidden_NT: Tensor,
         *,
         dropout: tuple[str, float],
         dropout_seed: tuple[int, ...],
@@ -136,6 +142,7 @@ class VoCoModel(nn.Module):
         inter_weight: float,
         reg_weight: float,
         place_weight: float = 0.0,
+        decoder_weight: float = 0.0,
         chunk: int | None = None,
         gathered: bool = True,
     ) -> StepLoss:
@@ -146,12 +153,15 @@ class VoCoModel(nn.Module):
             overlaps_NTB: Labels (N, T, B) of this process.
             bases_valid_NB: Which bases take part, bool (N, B) of this process.
             places_NK23: Corners of all crops, see `PlaceHeads.loss`; (N, K, 2, 3) of this process.
+            hidden_NT: Random crops with blocks hidden, (N, T, 1, z, y, x), for a model that trains a decoder; may still
+                lie on the CPU.
             dropout: Kind and probability.
             dropout_seed: See `dropout_mask`.
             intra_weight: See `voco_loss`.
             inter_weight: See `voco_loss`.
             reg_weight: See `voco_loss`.
             place_weight: Weight of the place loss, of a model that has place heads.
+            decoder_weight: Weight of the decoder's loss, of a model that has one.
             chunk: Crops that pass the encoder at once, see `embed_in_chunks`; all when None.
             gathered: Whether batch statistics and the inter-volume ring go over the volumes of all processes, or
                 every process computes a loss of its own.
@@ -176,8 +186,12 @@ class VoCoModel(nn.Module):
             inter_weight=inter_weight,
             reg_weight=reg_weight,
         )
-        if self.place_heads is None or predictions_NKP is None:
-            return StepLoss(*voco[:3], place=voco.total.new_zeros(()), total=voco.total)
-        valid_NK = torch.cat([torch.ones_like(bases_valid_NB[:, :1]).expand(-1, t), bases_valid_NB], dim=1)
-        place = self.place_heads.loss(across(predictions_NKP), across(places_NK23), valid_NK)
-        return StepLoss(*voco[:3], place=place, total=voco.total + place_weight * place)
+        place = decoder = voco.total.new_zeros(())
+        if self.place_heads is not None and predictions_NKP is not None:
+            valid_NK = torch.cat([torch.ones_like(bases_valid_NB[:, :1]).expand(-1, t), bases_valid_NB], dim=1)
+            place = self.place_heads.loss(across(predictions_NKP), across(places_NK23), valid_NK)
+        if self.decoder_loss is not None:
+            own = self.decoder_loss(hidden_NT, crops_NK[:, :t], places_NK23[:, :t], chunk=chunk)
+            decoder = across(own[None]).mean()
+        total = voco.total + place_weight * place + decoder_weight * decoder
+        return StepLoss(*voco[:3], place=place, decoder=decoder, total=total)

@@ -77,10 +77,21 @@ class PlaceHeads(nn.Module):
         for size, predictions in zip(self.map_sizes, predictions_NKP.split(lengths, dim=-1), strict=True):
             predicted_NK3M = predictions.unflatten(-1, (3, -1))
             true_NK3M = element_places(places_NK23.to(predictions.dtype), size)
-            error_NK3M = _centred(predicted_NK3M - true_NK3M, valid_NK)
-            terms.append(F.smooth_l1_loss(error_NK3M, torch.zeros_like(error_NK3M), beta=BETA, reduction="none"))
-        per_crop_NK = torch.stack([term.mean(dim=(2, 3)) for term in terms]).mean(dim=0)
-        return (per_crop_NK * valid_NK).sum() / valid_NK.sum().clamp(min=1) / BETA
+            terms.append(place_errors(predicted_NK3M - true_NK3M, valid_NK))
+        per_crop_NK = torch.stack(terms).mean(dim=0)
+        return (per_crop_NK * valid_NK).sum() / valid_NK.sum().clamp(min=1)
+
+
+def place_errors(error_NK3M: Tensor, valid_NK: Tensor) -> Tensor:
+    """Mean penalty of each crop, (N, K), for errors of predicted places; those of a volume's mean place are free.
+
+    Args:
+        error_NK3M: Predicted minus true places of all elements of a map, in edges of a region.
+        valid_NK: Which crops decide on the mean.
+    """
+    centred = _centred(error_NK3M, valid_NK)
+    penalty = F.smooth_l1_loss(centred, torch.zeros_like(centred), beta=BETA, reduction="none")
+    return penalty.mean(dim=(2, 3)) / BETA
 
 
 def element_places(places_NK23: Tensor, size: tuple[int, ...]) -> Tensor:

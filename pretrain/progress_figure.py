@@ -40,8 +40,9 @@ def draw_progress(out: Path) -> None:
 
 def draw_losses(axes: Axes, training: Records, validation: Records) -> None:
     """Draw VoCo's losses with their chance lines."""
-    for name, colour in zip(("total", "intra", "inter", "reg", "place"), SERIES, strict=True):
-        _line(axes, training, name, label=f"{name}, training", color=colour, alpha=0.8, linewidth=1)
+    for name, colour in zip(("total", "intra", "inter", "reg", "place", "decoder"), SERIES, strict=True):
+        if name != "decoder" or any(_values(training, name)):
+            _line(axes, training, name, label=f"{name}, training", color=colour, alpha=0.8, linewidth=1)
     _line(axes, validation, "intra", label="intra, held out", color="black", marker="o")
     for name, text, style in (
         ("chance_constant", "best constant guess (intra)", "--"), ("chance_zero", "all similarities 0 (intra)", ":")

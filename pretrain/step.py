@@ -35,6 +35,7 @@ def make_voco(config: PretrainConfig, plan: TrainingPlan) -> VoCoModel:
         random_crops=config.random_crops,
         projection_size=config.projection_size,
         crop_size=plan.crop_size if config.place_weight else None,
+        decoder=config.trains_decoder,
     )
 
 
@@ -67,6 +68,7 @@ def loss_arguments(config: PretrainConfig, step: int, inter_weight: float) -> di
         "inter_weight": inter_weight,
         "reg_weight": config.reg_weight,
         "place_weight": config.place_weight,
+        "decoder_weight": config.decoder_weight,
         "chunk": config.crops_at_once,
         "gathered": config.gather,
     }

@@ -108,7 +108,7 @@ class SegmentationModel(nn.Module):
         zero = next(self.encoder.parameters()).new_zeros(())
         intra, inter, reg, place, total = (zero,) * 5
         if self.voco is not None and unlabelled is not None:
-            intra, inter, reg, place, total = self.voco(*unlabelled, **voco_arguments)
+            intra, inter, reg, place, _, total = self.voco(*unlabelled, **voco_arguments)
         labelled_loss = pseudo_loss = zero
         if labelled is not None:
             labelled_loss = self._loss_of(labelled.image, labelled.targets, labelled.set_index, chunk=chunk)

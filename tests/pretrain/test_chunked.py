@@ -49,19 +49,22 @@ def assert_near(a: dict, b: dict, exact: dict, tolerance: float) -> None:
             assert (a[name] - b[name]).norm() <= tolerance * b[name].norm(), name
 
 
-@pytest.mark.parametrize("dropout", [("element", 0.2), ("crop", 0.2), ("element", 0.0)])
+@pytest.mark.parametrize(
+    ("dropout", "decoder"),
+    [(("element", 0.2), False), (("crop", 0.2), False), (("element", 0.0), False), (("element", 0.2), True)],
+)
 @pytest.mark.parametrize("chunk", CHUNKS)
-def test_gradients_are_those_of_one_pass(chunk, dropout):
-    model, batch = make_model().double(), double(random_batch())
+def test_gradients_are_those_of_one_pass(chunk, dropout, decoder):
+    model, batch = make_model(decoder=decoder).double(), double(random_batch())
     whole = gradients(model, batch, dropout=dropout)
     assert len(whole) == 1 + len([p for p in model.parameters() if p.requires_grad])
     assert_equal(gradients(model, batch, dropout=dropout, chunk=chunk), whole, 1e-10)
 
 
 def test_gradients_are_those_of_one_pass_where_bases_are_invalid_and_volumes_differ():
-    model, (crops, overlaps, valid, places) = make_model().double(), double(random_batch(volumes=3))
+    model, (crops, overlaps, valid, *rest) = make_model().double(), double(random_batch(volumes=3))
     valid[0, 2:5] = valid[2, 8] = False
-    batch = (crops, overlaps, valid, places)
+    batch = (crops, overlaps, valid, *rest)
     assert_equal(gradients(model, batch, chunk=5), gradients(model, batch), 1e-10)
 
 
@@ -103,13 +106,13 @@ def test_encoder_never_sees_more_crops_than_the_chunk_and_each_of_them_twice():
     assert seen == [22]
 
 
-def peak_bytes(trace: Path, volumes: int, chunk: int | None) -> int:
+def peak_bytes(trace: Path, volumes: int, chunk: int | None, *, decoder: bool) -> int:
     """Most bytes that a forward and a backward pass allocate at once, beside model and crops."""
     torch.manual_seed(0)
-    model = VoCoModel(plain_architecture((8, 16)), random_crops=2, projection_size=16)
+    model = VoCoModel(plain_architecture((8, 16)), random_crops=2, projection_size=16, decoder=decoder)
     crops = torch.randn(volumes, 11, 1, 16, 16, 16)
     valid, places = torch.ones(volumes, 9, dtype=torch.bool), torch.rand(volumes, 11, 2, 3)
-    batch = crops, torch.rand(volumes, 2, 9).softmax(-1), valid, places
+    batch = crops, torch.rand(volumes, 2, 9).softmax(-1), valid, places, crops[:, :2]
     activities = [torch.profiler.ProfilerActivity.CPU]
     with torch.profiler.profile(activities=activities, profile_memory=True, acc_events=True) as profile:
         model(*batch, **LOSS, chunk=chunk).total.backward()
@@ -121,11 +124,21 @@ def peak_bytes(trace: Path, volumes: int, chunk: int | None) -> int:
 
 def test_memory_depends_on_the_chunk_and_not_on_the_batch(tmp_path):
     few, many, twice, unchunked = (
-        peak_bytes(tmp_path / "trace.json", volumes, chunk) for volumes, chunk in ((2, 4), (8, 4), (2, 8), (8, None))
+        peak_bytes(tmp_path / "trace.json", volumes, chunk, decoder=False)
+        for volumes, chunk in ((2, 4), (8, 4), (2, 8), (8, None))
     )
     assert many == pytest.approx(few, rel=0.1)
     assert twice == pytest.approx(2 * few, rel=0.2)
     assert unchunked > 15 * many  # 88 crops against 4
+
+
+def test_memory_of_a_decoder_depends_on_the_chunk_as_well(tmp_path):
+    few, many, unchunked = (
+        peak_bytes(tmp_path / "trace.json", volumes, chunk, decoder=True)
+        for volumes, chunk in ((2, 4), (8, 4), (8, None))
+    )
+    assert many == pytest.approx(few, rel=0.1)
+    assert unchunked > 8 * many
 
 
 def test_compiled_encoder_takes_chunks():
@@ -153,7 +166,8 @@ def _one_of_two(rank: int, folder: str) -> None:
     for name, case in CASES.items():
         arguments = dict(case)
         autocast = autocast_context(arguments.pop("precision", "fp32"), CPU)
-        model = make_model().double() if not autocast._enabled else make_model()
+        model = make_model(decoder=True)
+        model = model if autocast._enabled else model.double()
         wrapped = DistributedDataParallel(model, broadcast_buffers=False)
         batch = random_batch(volumes=4) if autocast._enabled else double(random_batch(volumes=4))
         with autocast:
@@ -174,22 +188,22 @@ def two_processes(tmp_path_factory) -> dict[str, list[dict]]:
 @pytest.mark.slow
 @pytest.mark.parametrize("case", ["unchunked", "chunked"])
 def test_two_processes_have_the_gradients_of_one_with_all_volumes(two_processes, case):
-    whole = gradients(make_model().double(), double(random_batch(volumes=4)))
+    whole = gradients(make_model(decoder=True).double(), double(random_batch(volumes=4)))
     for result in two_processes[case]:
         assert_equal(result, whole, 1e-10)
 
 
 @pytest.mark.slow
 def test_two_processes_in_reduced_precision_have_nearly_those_gradients(two_processes):
-    whole = gradients(make_model(), random_batch(volumes=4), precision="bf16")
+    whole = gradients(make_model(decoder=True), random_batch(volumes=4), precision="bf16")
     first, second = two_processes["bf16"]
-    assert_near(first, whole, gradients(make_model(), random_batch(volumes=4)), 0.02)
+    assert_near(first, whole, gradients(make_model(decoder=True), random_batch(volumes=4)), 0.02)
     assert all(torch.equal(first[name], second[name]) for name in whole if name != "loss")
 
 
 @pytest.mark.slow
 def test_without_gathering_each_process_has_the_loss_of_its_own_volumes(two_processes):
-    model, batch = make_model().double(), double(random_batch(volumes=4))
+    model, batch = make_model(decoder=True).double(), double(random_batch(volumes=4))
     alone = [gradients(model, tuple(tensor[i : i + 2] for tensor in batch)) for i in (0, 2)]
     assert not torch.equal(alone[0]["loss"], alone[1]["loss"])
     mean = {name: (alone[0][name] + alone[1][name]) / 2 for name in alone[0]}

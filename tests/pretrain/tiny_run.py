@@ -88,20 +88,27 @@ def same_bits(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
     return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
-def make_model(seed: int = 0, random_crops: int = 2, projection_size: int = 16) -> VoCoModel:
+def make_model(seed: int = 0, random_crops: int = 2, projection_size: int = 16, *, decoder: bool = False) -> VoCoModel:
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        return VoCoModel(ARCHITECTURE, random_crops=random_crops, projection_size=projection_size, crop_size=(8, 8, 8))
+        return VoCoModel(
+            ARCHITECTURE,
+            random_crops=random_crops,
+            projection_size=projection_size,
+            crop_size=(8, 8, 8),
+            decoder=decoder,
+        )
 
 
-def random_batch(seed: int = 0, volumes: int = 2) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Crops, overlaps and valid bases for two random crops and nine bases of 8³."""
+def random_batch(seed: int = 0, volumes: int = 2) -> tuple[torch.Tensor, ...]:
+    """Crops, overlaps, valid bases, places and hidden crops for two random crops and nine bases of 8³."""
     generator = torch.Generator().manual_seed(seed)
     crops = torch.randn(volumes, 11, 1, 8, 8, 8, generator=generator)
     overlaps = torch.rand(volumes, 2, 9, generator=generator).softmax(-1)
     lower = torch.rand(volumes, 11, 1, 3, generator=generator)
     places = torch.cat([lower, lower + 1 / 3], dim=2)
-    return crops, overlaps, torch.ones(volumes, 9, dtype=torch.bool), places
+    hidden = crops[:, :2] * (torch.rand(volumes, 2, 1, 8, 8, 8, generator=generator) < 0.5)
+    return crops, overlaps, torch.ones(volumes, 9, dtype=torch.bool), places, hidden
 
 
 LOSS: dict[str, Any] = {
@@ -111,4 +118,5 @@ LOSS: dict[str, Any] = {
     "inter_weight": 1.0,
     "reg_weight": 1.0,
     "place_weight": 1.0,
+    "decoder_weight": 1.0,
 }
