@@ -133,6 +133,8 @@ def _check_transfer(folder: Path, plans: dict, source: "WeightSource") -> str:
         except TransferError as error:
             refusals.append(f"{target.configuration}: {str(error).splitlines()[0]}")  # the table is printed once
             print(f"refused: {error}")
+    if not (source.decoder or from_swin) and any(name.startswith("decoder.") for name in checkpoint.weights):
+        print("\nnote: the checkpoint holds a decoder, too; --decoder transfers it where it fits")
     if len(refusals) == len(targets):
         raise ValueError("\n".join(["the weights fit no 3D configuration of these plans", *refusals]))
     return swin_trainer(checkpoint.weights) if from_swin else "nnUNetTrainerVoCo"

@@ -183,7 +183,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             raise
         sys.exit(f"voco_pretrain: {error}")
     if verdict:
-        what = "network" if arguments.get("labelled") else "encoder"
+        what = "network" if arguments.get("labelled") or arguments.get("decoder_weight") else "encoder"
         print(f"\n{verdict}\nThe {what} is in {run['out'] / 'voco_encoder.pth'}")
 
 

@@ -179,6 +179,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--no-dicom", action="store_true", help="write the last one as NIfTI, too")
     parser.add_argument("--dataset", type=int, metavar="NUMBER", help="write a labelled dataset of this number")
     parser.add_argument("--test", type=int, default=10, metavar="N", help="test cases of the dataset")
+    parser.add_argument(
+        "--only-look-alikes",
+        action="store_true",
+        help="label only the organs that differ by place alone",
+    )
     args = parser.parse_args(argv)
 
     try:  # these load SimpleITK: too slow for --help
@@ -186,7 +191,13 @@ def main(argv: Sequence[str] | None = None) -> None:
             from nnunetv2_voco.pretrain.phantom_dataset import write_phantom_dataset
 
             folder = write_phantom_dataset(
-                args.folder, args.dataset, training=args.number, test=args.test, seed=args.seed, spacing_mm=args.spacing
+                args.folder,
+                args.dataset,
+                training=args.number,
+                test=args.test,
+                seed=args.seed,
+                spacing_mm=args.spacing,
+                only_look_alikes=args.only_look_alikes,
             )
             print(f"{args.number} training and {args.test} test cases in {folder}")
             return

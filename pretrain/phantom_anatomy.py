@@ -92,10 +92,10 @@ ORGANS = (  # later ones cover earlier ones and the bowel; the look-alikes come 
     Organ("kidney_right", (82, 52, -70), (22, 9, 9), -20, 30),
     Organ("kidney_left", (90, 52, 70), (44, 23, 26), 32, 110),
     Organ("kidney_left", (90, 52, 70), (22, 9, 9), -20, 30),
-    Organ("gland_right", (154, 50, -42), (13, 11, 11), 42, 25, capsule=True),
-    Organ("gland_left", (154, 50, 42), (13, 11, 11), 42, 25, capsule=True),
-    Organ("nodule_upper", (280, -64, 0), (12, 12, 12), 42, 25, capsule=True),
-    Organ("nodule_lower", (70, -62, 0), (12, 12, 12), 42, 25, capsule=True),
+    Organ("gland_right", (154, 50, -42), (20, 17, 17), 42, 25, capsule=True),
+    Organ("gland_left", (154, 50, 42), (20, 17, 17), 42, 25, capsule=True),
+    Organ("nodule_upper", (280, -64, 0), (18, 18, 18), 42, 25, capsule=True),
+    Organ("nodule_lower", (70, -62, 0), (18, 18, 18), 42, 25, capsule=True),
 )
 
 

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
-from nnunetv2_voco.encoder import plain_architecture, residual_architecture
+from nnunetv2_voco.checkpoint import Checkpoint, save_checkpoint
+from nnunetv2_voco.encoder import build_network, plain_architecture, residual_architecture
 from nnunetv2_voco.plan import main
 from nnunetv2_voco.source import digest
 from tests.nnunetv2_voco.planned_dataset import plans, write_checkpoint, write_plans
@@ -65,6 +66,19 @@ def test_transfer_into_each_3d_configuration_is_shown(
     assert output.count("(100.0%) come from the checkpoint") == 3
     assert "input channels 1 → 3" in output
     assert "-p nnUNetPlans_VoCo_mine" in output
+
+
+def test_decoder_that_is_not_asked_for_is_mentioned(
+    preprocessed: Path, checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    network = build_network(plain_architecture((4, 8, 8)), num_input_channels=1)
+    whole = tmp_path / "whole.pth"
+    save_checkpoint(whole, Checkpoint(weights=network.state_dict(), architecture=plain_architecture((4, 8, 8))))
+    main(["-d", "999", "-pc", str(whole), "-n", "encoder"])
+    assert "--decoder transfers it" in capsys.readouterr().out
+    main(["-d", "999", "-pc", str(whole), "-n", "both", "--decoder"])
+    main(["-d", "999", "-pc", str(checkpoint), "-n", "without"])
+    assert "--decoder" not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("name", ["a__b", "../x", "a b", "_a"])

@@ -52,3 +52,23 @@ def test_existing_dataset_and_impossible_numbers_are_refused(dataset: Path, caps
         with pytest.raises(SystemExit):
             main([str(dataset.parent), *arguments])
         assert message in capsys.readouterr().err
+
+
+def test_look_alikes_alone_are_labelled_in_the_same_images(dataset: Path, tmp_path: Path):
+    main([str(tmp_path), "--dataset", "7", "-n", "2", "--test", "1", "--spacing", "8", "--only-look-alikes"])
+    other = tmp_path / "Dataset007_LookAlikes"
+    verify_dataset_integrity(str(other), num_processes=1)
+    described = json.loads((other / "dataset.json").read_text())
+    assert list(described["labels"]) == ["background", *(name for pair in described["look_alikes"] for name in pair)]
+    for index in range(2):
+        name = f"phantom_{index:03d}"
+        both = [folder / "imagesTr" / f"{name}_0000.nii.gz" for folder in (dataset, other)]
+        assert both[0].read_bytes() == both[1].read_bytes()
+        all_organs, few = (
+            sitk.GetArrayFromImage(sitk.ReadImage(str(folder / "labelsTr" / f"{name}.nii.gz")))
+            for folder in (dataset, other)
+        )
+        for organ, value in described["labels"].items():
+            if value:
+                assert np.array_equal(few == value, all_organs == LABELS[organ])
+        assert set(np.unique(few)) == set(described["labels"].values())
