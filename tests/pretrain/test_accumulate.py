@@ -10,7 +10,7 @@ from nnunetv2_voco.pretrain.loop import TrainingStopped
 from nnunetv2_voco.pretrain.state import Progress
 from tests.pretrain.tiny_run import random_batch, run_tiny, same_bits, weights, write_ct
 
-SHORT = {"steps": 4, "val_every": 4}
+SHORT = {"steps": 4, "val_every": 4, "decoder_weight": 1.0}
 
 
 def numbers(**settings) -> list[list[int]]:
@@ -81,7 +81,7 @@ def test_accumulated_run_is_that_with_the_larger_batch(ct, larger_batch, tmp_pat
     run_tiny(ct, tmp_path / "chunked", **SHORT, batch_size=2, accumulate=2)
     records = zip(training_records(tmp_path / "chunked"), training_records(larger_batch), strict=True)
     for chunked, whole in records:
-        for term in ("intra", "inter", "reg", "total", "grad_norm"):
+        for term in ("intra", "inter", "reg", "decoder", "total", "grad_norm"):
             assert chunked[term] == pytest.approx(whole[term], rel=1e-3)
 
 

@@ -104,10 +104,10 @@ def test_gathering_concatenates_and_returns_the_gradient_of_the_own_part(tmp_pat
 def test_two_processes_train_as_one_with_twice_the_batch(tmp_path: Path):
     ct, script = write_ct(tmp_path / "ct"), write_script(tmp_path, CALL)
     common = ("--cache", tmp_path / "cache", "-np", "1")
-    alone = start(ct, "-o", tmp_path / "one", *common, *options(batch_size=4))
+    alone = start(ct, "-o", tmp_path / "one", *common, *options(batch_size=4, decoder_weight=1.0))
     output, _ = alone.communicate(timeout=150)
     assert alone.returncode == 0, output
-    code, output = torchrun(script, ct, "-o", tmp_path / "two", *common, *options(batch_size=2))
+    code, output = torchrun(script, ct, "-o", tmp_path / "two", *common, *options(batch_size=2, decoder_weight=1.0))
     assert code == 0, output
     assert output.count("validation at step 8") == 1
     one, two = weights(tmp_path / "one"), weights(tmp_path / "two")

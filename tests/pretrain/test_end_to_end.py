@@ -10,12 +10,13 @@ import pytest
 import torch
 
 from nnunetv2_voco.checkpoint import load_checkpoint
-from nnunetv2_voco.encoder import build_encoder
+from nnunetv2_voco.encoder import build_encoder, build_network
 from nnunetv2_voco.pretrain import loop, validation
 from nnunetv2_voco.pretrain.config import PretrainConfig
 from nnunetv2_voco.pretrain.dataset import PretrainDataset
 from nnunetv2_voco.pretrain.log import read_records
 from nnunetv2_voco.pretrain.run import RunError
+from nnunetv2_voco.transfer import load_encoder
 from tests.pretrain.tiny_run import SETTINGS, run_tiny, same_bits, weights, write_ct
 
 pytestmark = pytest.mark.slow
@@ -197,6 +198,20 @@ def test_run_without_held_out_volumes_says_so(ct: Path, tmp_path: Path):
 def test_every_kind_of_setting_trains(ct: Path, finished: tuple[Path, str], tmp_path: Path, settings):
     assert run_tiny(ct, tmp_path / "run", steps=2, val_every=2, **settings) is not None
     assert all(torch.isfinite(tensor).all() for tensor in weights(tmp_path / "run").values())
+
+
+def test_decoder_learns_and_comes_along(ct: Path, finished: tuple[Path, str], tmp_path: Path):
+    run_tiny(ct, tmp_path / "run", steps=40, lr=1e-2, decoder_weight=1.0)
+    losses = [r["decoder"] for r in read_records(tmp_path / "run" / "log.jsonl") if r["kind"] == "training"]
+    assert np.mean(losses[-5:]) < 0.8 * np.mean(losses[:5])
+    checkpoint = load_checkpoint(tmp_path / "run" / "voco_encoder.pth")
+    assert checkpoint.pretraining["settings"]["decoder_weight"] == 1
+    assert checkpoint.classes == ()
+    network = build_network(checkpoint.architecture, num_input_channels=1, num_output_channels=5)
+    report = load_encoder(network, checkpoint, decoder=True, classes=("background", "a", "b", "c", "d"))
+    assert {record.state for record in (*report.encoder, *report.decoder)} == {"copied"}
+    assert not any(name.startswith("decoder.") for name in weights(finished[0]))
+    assert not any(r["decoder"] for r in read_records(finished[0] / "log.jsonl") if r["kind"] == "training")
 
 
 def test_precision_may_be_lowered_and_raised_when_a_run_is_continued(ct: Path, tmp_path: Path, monkeypatch):

@@ -14,7 +14,7 @@ from tests.pretrain.tiny_run import SETTINGS, options, same_bits, start, weights
 
 pytestmark = pytest.mark.slow
 
-STEPS = {"steps": 40, "val_every": 16, "save_every": 3, "num_workers": 1}
+STEPS = {"steps": 40, "val_every": 16, "save_every": 3, "num_workers": 1, "decoder_weight": 1.0}
 
 
 @pytest.fixture(scope="module")
