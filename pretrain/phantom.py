@@ -23,6 +23,7 @@ from nnunetv2_voco.pretrain.phantom_anatomy import (
     paint_skeleton,
     paint_trunk,
     vary_organs,
+    vertebra_number,
 )
 
 __all__ = ["FIELDS_MM", "LABELS", "LOOK_ALIKES", "Phantom", "main", "make_phantom", "smooth_noise", "table_mask"]
@@ -31,6 +32,9 @@ FIELDS_MM = {"torso": (0.0, 330.0), "chest": (160.0, 330.0), "abdomen": (0.0, 21
 """Lower and upper end of each field of view along z."""
 
 MIN_HU, MAX_HU = -1024, 3071
+
+LABELLINGS = {"organs": "Phantoms", "look-alikes": "LookAlikes", "spine": "SpineLevels"}
+"""What a dataset of phantoms may label, and how it is then called."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +46,9 @@ class Phantom:
 
     labels_zyx: np.ndarray
     """uint8, the values of `LABELS`; in a partial field of view some are absent."""
+
+    vertebrae_zyx: np.ndarray
+    """uint8, number of the vertebra from below, starting with 1, in the voxels of the label spine; else 0."""
 
     spacing_mm: tuple[float, float, float]
     """Distance of voxel centres along (z, y, x)."""
@@ -88,7 +95,10 @@ def make_phantom(
     table = table_mask(body, spacing_3, gap_mm=max(0.0, rng.uniform(-10, 15)))
     canvas.image_ZYX[table] = rng.uniform(-40, 220)
     image_ZYX = _scan(canvas.image_ZYX, body, spacing_3, rng)
-    return Phantom(image_ZYX, canvas.labels_ZYX, (float(spacing_3[0]), float(spacing_3[1]), float(spacing_3[2])))
+    vertebrae_ZYX = np.where(canvas.labels_ZYX == LABELS["spine"], vertebra_number(canvas.z_mm), 0).astype(np.uint8)
+    return Phantom(
+        image_ZYX, canvas.labels_ZYX, vertebrae_ZYX, (float(spacing_3[0]), float(spacing_3[1]), float(spacing_3[2]))
+    )
 
 
 def smooth_noise(rng: np.random.Generator, shape: Sequence[int], scale_vox: np.ndarray) -> np.ndarray:
@@ -180,9 +190,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--dataset", type=int, metavar="NUMBER", help="write a labelled dataset of this number")
     parser.add_argument("--test", type=int, default=10, metavar="N", help="test cases of the dataset")
     parser.add_argument(
-        "--only-look-alikes",
-        action="store_true",
-        help="label only the organs that differ by place alone",
+        "--labels",
+        choices=sorted(LABELLINGS),
+        default="organs",
+        help="what the dataset labels: all organs, those that differ by place alone, or levels of the spine, two "
+        "vertebrae each, which do so as well",
     )
     args = parser.parse_args(argv)
 
@@ -197,7 +209,7 @@ def main(argv: Sequence[str] | None = None) -> None:
                 test=args.test,
                 seed=args.seed,
                 spacing_mm=args.spacing,
-                only_look_alikes=args.only_look_alikes,
+                labelling=args.labels,
             )
             print(f"{args.number} training and {args.test} test cases in {folder}")
             return

@@ -229,6 +229,11 @@ def paint_skeleton(canvas: Canvas) -> None:
     labels[canal_mm < 8] = 0
 
 
+def vertebra_number(z_mm: np.ndarray) -> np.ndarray:
+    """Return the vertebra's number, 1 for the lowest, at heights in the average body; a disc is the next one's."""
+    return np.clip(z_mm // _VERTEBRA_MM, 0, None) + 1
+
+
 def _superellipse(*ratios: np.ndarray) -> np.ndarray:
     """Return the radius in the norm of exponent 2.4, in which a disc looks like a section of a trunk."""
     return np.add.reduce([np.abs(ratio) ** np.float32(2.4) for ratio in ratios]) ** np.float32(1 / 2.4)

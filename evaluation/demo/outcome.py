@@ -21,7 +21,7 @@ class Outcome:
 
     Attributes:
         organs: Names of the labels.
-        look_alikes: Pairs of organs that differ by their place only.
+        look_alikes: Groups of organs that differ by their place only.
         dice: For each training its Dice, (cases, organs); NaN where an organ is neither there nor predicted.
         curves: For each training nnU-Net's pseudo Dice after each epoch.
         transfer: The account of the transfer.
@@ -29,7 +29,7 @@ class Outcome:
     """
 
     organs: tuple[str, ...]
-    look_alikes: tuple[tuple[str, str], ...]
+    look_alikes: tuple[tuple[str, ...], ...]
     dice: dict[str, np.ndarray]
     curves: dict[str, list[float]]
     transfer: dict[str, Any]
@@ -60,7 +60,7 @@ def read_outcome(story: Story) -> Outcome:
     last = [record for record in log if record["kind"] == "validation"][-1]
     return Outcome(
         organs=organs,
-        look_alikes=tuple((first, second) for first, second in description["look_alikes"]),
+        look_alikes=tuple(tuple(group) for group in description["look_alikes"]),
         dice={start: read_dice(story.predictions(start) / "summary.json", values) for start in PLANS},
         curves={start: read_curve(story.model(plans)) for start, plans in PLANS.items()},
         transfer=_json(story.model(PLANS["VoCo"]) / TRANSFER_FILE)["transfer"],

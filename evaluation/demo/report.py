@@ -1,4 +1,4 @@
-"""report.html of the demo: verdict, curves, Dice by organ, pictures, what was loaded, what it took."""
+"""report.html of the demo: verdict, curves, Dice by label, pictures, what was loaded, what it took."""
 
 from pathlib import Path
 
@@ -42,7 +42,8 @@ def write_report(story: Story, outcome: Outcome) -> Path:
         "Does VoCo pre-training help?",
         lead=f"Torso phantoms: {settings.volumes} CTs without labels to pre-train on, {settings.labelled} labelled "
         f"ones to fine-tune on, {settings.test} to test on. The same nnU-Net is trained twice, with the same cases, "
-        "schedule and seed: from the pre-trained weights, and from scratch.",
+        "schedule and seed: from the pre-trained weights, and from scratch. Labelled are levels of the spine, which look "
+        "alike and differ by their place only.",
     )
     text, tone = verdict(outcome, settings)
     page.note(text, tone=tone)
@@ -52,9 +53,9 @@ def write_report(story: Story, outcome: Outcome) -> Path:
     )
     page.heading("Learning curves")
     page.drawings([_curves(outcome)])
-    page.heading("Dice by organ")
+    page.heading("Dice by label")
     page.drawings([_organs(outcome)])
-    page.table(["organ", "VoCo", "scratch", "difference"], _rows(outcome), caption=_caption(outcome, settings))
+    page.table(["label", "VoCo", "scratch", "difference"], _rows(outcome), caption=_caption(outcome, settings))
     page.heading("A test case")
     pictures, shown = _pictures(story)
     page.pictures(pictures)
@@ -67,7 +68,7 @@ def write_report(story: Story, outcome: Outcome) -> Path:
             for stage, entry in outcome.transfer["stages"].items()
         ],
         caption=f"{outcome.transfer['share']:.0%} of the encoder's parameters come from the checkpoint; the decoder "
-        "starts as nnU-Net initialises it",
+        "starts as nnU-Net initialises it, its segmentation layers with a bias towards background in both trainings",
     )
     page.heading("What pre-training learned")
     known = outcome.pretraining
@@ -90,9 +91,8 @@ def write_report(story: Story, outcome: Outcome) -> Path:
         f"Reduced for a CPU: {settings.spacing_mm:g} mm phantoms, a network of "
         f"{', '.join(map(str, settings.features))} features, patches of "
         f"{' × '.join(map(str, settings.patch_size))} voxels, {settings.epochs} epochs of "
-        f"{settings.iterations_per_epoch} steps with AdamW from {settings.initial_lr:g}. The pre-trained encoder "
-        "learns at a tenth of that rate, so that it keeps what it knows; from scratch everything learns at the full "
-        "rate. The phantoms have left and right organs, so neither training mirrors."
+        f"{settings.iterations_per_epoch} steps with AdamW from {settings.initial_lr:g}. What the "
+        "difference becomes with other tasks, rates and lengths: docs/results.md. Neither training mirrors."
     )
     file = story.out / "report.html"
     page.write(file)
@@ -130,14 +130,15 @@ def _organs(outcome: Outcome) -> Drawing:
         f"{organ} {outcome.mean('VoCo', [organ]):.2f} against {outcome.mean('scratch', [organ]):.2f}"
         for organ in outcome.organs
     )
-    return Drawing(figure, alt=f"Dice by organ, VoCo against scratch: {said}", caption="≈ has a look-alike elsewhere")
+    return Drawing(figure, alt=f"Dice by label, VoCo against scratch: {said}", caption="≈ has look-alikes elsewhere")
 
 
 def _rows(outcome: Outcome) -> list[list[object]]:
     rows: list[list[object]] = []
     alike = [organ for pair in outcome.look_alikes for organ in pair]
     groups = [(_name(organ, outcome), [organ]) for organ in outcome.organs]
-    groups += [("look-alikes", alike), ("all others", [o for o in outcome.organs if o not in alike])]
+    others = [organ for organ in outcome.organs if organ not in alike]
+    groups += [("look-alikes", alike), ("all others", others)] if others else []
     for name, organs in [*groups, ("all", list(outcome.organs))]:
         voco, scratch = outcome.mean("VoCo", organs), outcome.mean("scratch", organs)
         gain = round(voco - scratch, 3)
@@ -147,10 +148,10 @@ def _rows(outcome: Outcome) -> list[list[object]]:
 
 
 def _caption(outcome: Outcome, settings: DemoSettings) -> str:
-    pairs = "; ".join(" and ".join(pair) for pair in outcome.look_alikes).replace("_", " ")
+    groups = "; ".join(", ".join(group) for group in outcome.look_alikes).replace("_", " ")
     return (
         f"nnU-Net's Dice, mean over {settings.test} test cases. Look-alikes (≈) have the same shape, size and "
-        f"brightness and differ by their place only: {pairs}"
+        f"brightness and differ by their place only: {groups}"
     )
 
 

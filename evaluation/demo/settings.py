@@ -13,6 +13,8 @@ class DemoSettings:
         validation: Further labelled cases on which nnU-Net validates while it trains.
         test: Held-out cases for the evaluation.
         spacing_mm: Distance of voxels.
+        labels: What `voco_phantoms` labels.
+        name: What it then calls the data set.
         features: Channels per stage of the network.
         patch_size: In voxels, (z, y, x).
         batch_size: Of the fine-tuning.
@@ -32,6 +34,8 @@ class DemoSettings:
     validation: int = 3
     test: int = 8
     spacing_mm: float = 6.0
+    labels: str = "spine"
+    name: str = "SpineLevels"
     features: tuple[int, ...] = (8, 16, 32, 64)
     patch_size: tuple[int, int, int] = (24, 24, 24)
     batch_size: int = 2
@@ -39,11 +43,11 @@ class DemoSettings:
         "--steps", "1000", "--lr", "1e-3", "--warmup-steps", "40", "--random-crops", "4", "--inter-weight", "0",
         "--val-every", "250", "--save-every", "250", "--log-every", "25",
     )  # fmt: skip
-    trainer: str = "nnUNetTrainerVoCo_gentle_nomirroring"
-    epochs: int = 16
+    trainer: str = "nnUNetTrainerVoCo_prior_nomirroring"
+    epochs: int = 12
     iterations_per_epoch: int = 50
     val_iterations_per_epoch: int = 8
-    initial_lr: float = 3e-3
+    initial_lr: float = 1e-3
     seed: int = 0
     dataset: int = 910
     is_meaningful: bool = True

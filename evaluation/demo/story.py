@@ -78,7 +78,7 @@ class Story:
     @property
     def dataset(self) -> str:
         """Name of the data set."""
-        return f"Dataset{self.settings.dataset:03d}_Phantoms"
+        return f"Dataset{self.settings.dataset:03d}_{self.settings.name}"
 
     @property
     def raw(self) -> Path:
@@ -116,7 +116,7 @@ class Story:
                 command(
                     "voco_phantoms", "nnUNet_raw", "--dataset", number,
                     "-n", settings.labelled + settings.validation, "--test", settings.test,
-                    "--spacing", settings.spacing_mm,
+                    "--spacing", settings.spacing_mm, "--labels", settings.labels,
                 ),
             ),
             before=lambda: [shutil.rmtree(folder, ignore_errors=True) for folder in (volumes, self.raw)] and None,

@@ -28,6 +28,12 @@ from nnunetv2_voco.trainers.nomirroring import (
     nnUNetTrainerVoCo_nomirroring_5ep,
     nnUNetTrainerVoCo_nomirroring_150ep,
 )
+from nnunetv2_voco.trainers.prior import (
+    nnUNetTrainerVoCo_prior,
+    nnUNetTrainerVoCo_prior_5ep,
+    nnUNetTrainerVoCo_prior_150ep,
+    nnUNetTrainerVoCo_prior_nomirroring,
+)
 from nnunetv2_voco.trainers.sawtooth import (
     nnUNetTrainerVoCo_sawtooth,
     nnUNetTrainerVoCo_sawtooth_5ep,
@@ -104,6 +110,10 @@ __all__ = [
     "nnUNetTrainerVoCo_gentle_150ep",
     "nnUNetTrainerVoCo_gentle_5ep",
     "nnUNetTrainerVoCo_gentle_nomirroring",
+    "nnUNetTrainerVoCo_prior",
+    "nnUNetTrainerVoCo_prior_150ep",
+    "nnUNetTrainerVoCo_prior_5ep",
+    "nnUNetTrainerVoCo_prior_nomirroring",
     "nnUNetTrainerVoCo_nomirroring",
     "nnUNetTrainerVoCo_nomirroring_150ep",
     "nnUNetTrainerVoCo_nomirroring_5ep",

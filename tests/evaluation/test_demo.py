@@ -238,7 +238,7 @@ def test_whole_story_is_told_and_goes_on_where_it_was(tmp_path: Path):
     assert "$ voco_pretrain" in first
     assert "$ nnUNet_n_proc_DA=0 nnUNetv2_train" in first
     page = (out / "report.html").read_text()
-    for heading in ("Learning curves", "Dice by organ", "What was loaded", "figures mean nothing"):
+    for heading in ("Learning curves", "Dice by label", "What was loaded", "figures mean nothing"):
         assert heading in page
     assert "http" not in page.replace("http://www.w3.org", "")
     (out / "done" / "name_weights.json").unlink()

@@ -6,7 +6,7 @@ import pytest
 import SimpleITK as sitk
 from nnunetv2.experiment_planning.verify_dataset_integrity import verify_dataset_integrity
 
-from nnunetv2_voco.pretrain.phantom import LABELS, main
+from nnunetv2_voco.pretrain.phantom import LABELS, main, make_phantom
 from nnunetv2_voco.pretrain.phantom_dataset import write_phantom_dataset
 from nnunetv2_voco.pretrain.phantom_files import write_phantoms
 
@@ -55,7 +55,7 @@ def test_existing_dataset_and_impossible_numbers_are_refused(dataset: Path, caps
 
 
 def test_look_alikes_alone_are_labelled_in_the_same_images(dataset: Path, tmp_path: Path):
-    main([str(tmp_path), "--dataset", "7", "-n", "2", "--test", "1", "--spacing", "8", "--only-look-alikes"])
+    main([str(tmp_path), "--dataset", "7", "-n", "2", "--test", "1", "--spacing", "8", "--labels", "look-alikes"])
     other = tmp_path / "Dataset007_LookAlikes"
     verify_dataset_integrity(str(other), num_processes=1)
     described = json.loads((other / "dataset.json").read_text())
@@ -72,3 +72,16 @@ def test_look_alikes_alone_are_labelled_in_the_same_images(dataset: Path, tmp_pa
             if value:
                 assert np.array_equal(few == value, all_organs == LABELS[organ])
         assert set(np.unique(few)) == set(described["labels"].values())
+
+
+def test_levels_of_the_spine_are_stacked_and_fill_it(tmp_path: Path):
+    folder = write_phantom_dataset(tmp_path, 9, training=1, test=0, spacing_mm=4.0, labelling="spine")
+    assert folder.name == "Dataset009_SpineLevels"
+    verify_dataset_integrity(str(folder), num_processes=1)
+    levels = sitk.GetArrayFromImage(sitk.ReadImage(str(folder / "labelsTr" / "phantom_000.nii.gz")))
+    organs = make_phantom(np.random.default_rng((0, 1, 0)), spacing_mm=4.0).labels_zyx
+    assert np.array_equal(levels > 0, organs == LABELS["spine"])
+    heights = [np.argwhere(levels == level)[:, 0] for level in range(1, 7)]
+    middles_mm = 4.0 * np.array([height.mean() for height in heights])
+    assert (np.diff(middles_mm) > 40).all()  # 56 mm in the average body
+    assert all(len(height) > 500 for height in heights)

@@ -14,6 +14,7 @@ from nnunetv2_voco.encoder import Architecture, plain_architecture
 from nnunetv2_voco.registration import discovery_folder
 from nnunetv2_voco.source import NoWeightsNamed
 from nnunetv2_voco.trainers.nnUNetTrainerVoCo import nnUNetTrainerVoCo
+from nnunetv2_voco.trainers.prior import PRIOR
 from nnunetv2_voco.transfer import TransferError, encoder_tensors
 from tests.nnunetv2_voco.planned_dataset import plans, write_checkpoint, write_plans
 from tests.trainers.conftest import run_until
@@ -53,7 +54,7 @@ def test_models_with_stock_networks_name_the_stock_trainer(name: str) -> None:
 
 def test_every_schedule_comes_in_three_lengths() -> None:
     lengths = {name: getattr(voco_trainers, name).length_epochs for name in NAMES}
-    for family in ("", "_warmup", "_sawtooth", "_frozen", "_adamw", "_gentle", "_nomirroring"):
+    for family in ("", "_warmup", "_sawtooth", "_frozen", "_adamw", "_gentle", "_prior", "_nomirroring"):
         assert [lengths[f"nnUNetTrainerVoCo{family}{suffix}"] for suffix in ("", "_150ep", "_5ep")] == [1000, 150, 5]
     for family in ("Scratch", *(f"Swin{kind}_{size}" for kind in ("", "Scratch") for size in "BLH")):
         assert [lengths[f"nnUNetTrainerVoCo{family}{suffix}"] for suffix in ("", "_150ep", "_5ep")] == [1000, 150, 5]
@@ -266,6 +267,34 @@ def test_frozen_encoder_stays_as_it_was_and_the_decoder_learns(
     assert not torch.equal(trainer.network.decoder.seg_layers[-1].weight, before)
 
 
+def test_every_class_but_the_background_starts_with_the_same_small_probability(
+    preprocessed: Path, checkpoint: Path, start: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("nnUNet_voco_checkpoint", str(checkpoint))
+    trainer = start("nnUNetTrainerVoCo_prior_5ep")
+    trainer.on_train_start()
+    for layer in trainer.network.decoder.seg_layers:
+        torch.testing.assert_close(layer.bias.softmax(0), torch.tensor([1 - 2 * PRIOR, PRIOR, PRIOR]))
+    before = trainer.network.decoder.seg_layers[-1].bias.clone()
+    trainer.num_epochs = 1
+    trainer.run_training()
+    trained = [layer.bias.clone() for layer in trainer.network.decoder.seg_layers]
+    assert not torch.equal(trained[-1], before)
+    continued = start("nnUNetTrainerVoCo_prior_5ep", val=True)
+    for layer, bias in zip(continued.network.decoder.seg_layers, trained, strict=True):
+        assert torch.equal(layer.bias, bias)
+
+
+def test_regions_start_with_the_same_small_probability_each(preprocessed: Path, start: Callable) -> None:
+    described = json.loads((preprocessed / "dataset.json").read_text())
+    described |= {"labels": {"background": 0, "whole": [1, 2], "tumour": 2}, "regions_class_order": [1, 2]}
+    (preprocessed / "dataset.json").write_text(json.dumps(described))
+    trainer = start("nnUNetTrainerVoCo_prior_5ep")
+    trainer.initialize()
+    for layer in trainer.network.decoder.seg_layers:
+        torch.testing.assert_close(layer.bias.sigmoid(), torch.full((2,), PRIOR))
+
+
 def test_whole_network_comes_with_the_outputs_for_classes_of_the_same_name(
     preprocessed: Path, start: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -316,7 +345,12 @@ def test_gentle_encoder_learns_at_a_tenth_of_the_rate_unless_it_starts_from_scra
 
 @pytest.mark.parametrize(
     "name",
-    ["nnUNetTrainerVoCo_nomirroring", "nnUNetTrainerVoCo_adamw_nomirroring", "nnUNetTrainerVoCo_gentle_nomirroring"],
+    [
+        "nnUNetTrainerVoCo_nomirroring",
+        "nnUNetTrainerVoCo_adamw_nomirroring",
+        "nnUNetTrainerVoCo_gentle_nomirroring",
+        "nnUNetTrainerVoCo_prior_nomirroring",
+    ],
 )
 def test_variants_without_mirroring_mirror_neither_in_training_nor_in_prediction(
     name: str, preprocessed: Path, start: Callable
