@@ -42,8 +42,8 @@ def write_report(story: Story, outcome: Outcome) -> Path:
         "Does VoCo pre-training help?",
         lead=f"Torso phantoms: {settings.volumes} CTs without labels to pre-train on, {settings.labelled} labelled "
         f"ones to fine-tune on, {settings.test} to test on. The same nnU-Net is trained twice, with the same cases, "
-        "schedule and seed: from the pre-trained weights, and from scratch. Labelled are levels of the spine, which look "
-        "alike and differ by their place only.",
+        "schedule and seed: from the pre-trained weights, and from scratch. Labelled are levels of the spine, which "
+        "look alike and differ by their place only.",
     )
     text, tone = verdict(outcome, settings)
     page.note(text, tone=tone)
