@@ -12,7 +12,7 @@ from nnunetv2_voco.trainers.adamw import nnUNetTrainerVoCo_adamw
 from nnunetv2_voco.transfer import unwrap
 
 PRIOR = 0.005
-"""Probability that the network gives to each class when it starts; the idea is that of Lin et al. (arXiv 1708.02002)."""
+"""Probability that the network gives to each class when it starts; the idea is of Lin et al. (arXiv 1708.02002)."""
 
 
 class nnUNetTrainerVoCo_prior(nnUNetTrainerVoCo_adamw):
