@@ -120,7 +120,9 @@ def step_of(
             else:
                 valid = torch.ones_like(batch[1][:, 0], dtype=torch.bool)
                 places = batch[0].new_zeros(*batch[0].shape[:2], 2, 3)  # no place heads: the other way has none
-                total = model(*batch, valid, places, **arguments, **WEIGHTS, chunk=1 if way == "chunk" else None).total
+                hidden = batch[0][:, :0]  # and no decoder
+                extra = {**arguments, **WEIGHTS, "chunk": 1 if way == "chunk" else None}
+                total = model(*batch, valid, places, hidden, **extra).total
         total.backward()
         nn.utils.clip_grad_norm_(trained, 1.0)
         optimizer.step()
