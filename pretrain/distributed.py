@@ -1,5 +1,6 @@
 """The few collective operations of a run; on a single process each of them does nothing."""
 
+import gc
 import os
 import time
 import uuid
@@ -90,9 +91,15 @@ def meet(store: dist.Store, *, rank: int, world_size: int) -> str:
 
 
 def stop() -> None:
-    """Leave the process group, if there is one."""
+    """Leave the process group, if there is one.
+
+    What wrapped a model refers to the group and may lie in a cycle. Were it collected when the interpreter ends, gloo's
+    threads would still run then, and the process would end by SIGABRT.
+    """
     if dist.is_initialized():
+        gc.collect()
         dist.destroy_process_group()
+        gc.collect()
 
 
 def rank() -> int:

@@ -11,6 +11,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from nnunetv2_voco.encoder import plain_architecture
+from nnunetv2_voco.pretrain import distributed
 from nnunetv2_voco.pretrain.chunked import embed_in_chunks, refuse_batch_statistics
 from nnunetv2_voco.pretrain.model import VoCoModel
 from nnunetv2_voco.pretrain.precision import autocast_context
@@ -175,7 +176,8 @@ def _one_of_two(rank: int, folder: str) -> None:
         loss.backward()
         result = {"loss": loss.detach()} | {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
         torch.save(result, f"{folder}/{name}_{rank}.pt")
-    dist.destroy_process_group()
+    del model, wrapped, loss
+    distributed.stop()
 
 
 @pytest.fixture(scope="module")
