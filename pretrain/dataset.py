@@ -8,7 +8,7 @@ Shape suffixes: T = random crops, B = base crops, K = T + B, 3 = (z, y, x).
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -41,6 +41,10 @@ class Sample(NamedTuple):
     bases_valid: Tensor
     places: Tensor
     hidden: Tensor
+
+
+Fields = TypeVar("Fields", bound=tuple)
+"""A named tuple of tensors."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -211,9 +215,11 @@ class StepSampler(Sampler[list[int]]):
         return max(0, self.steps - self.first_step) * self.accumulate
 
 
-def join_batches(batches: Sequence[Sample]) -> Sample:
-    """Make one batch of several."""
-    return batches[0] if len(batches) == 1 else Sample(*(torch.cat(field) for field in zip(*batches, strict=True)))
+def join_batches(batches: Sequence[Fields]) -> Fields:
+    """Make one batch of several, all of one kind of named tuple of tensors, such as `Sample`."""
+    if len(batches) == 1:
+        return batches[0]
+    return type(batches[0])(*(torch.cat(field) for field in zip(*batches, strict=True)))
 
 
 def make_loader(

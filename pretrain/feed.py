@@ -19,12 +19,7 @@ from nnunetv2_voco.pretrain.labelled.patches import (
     join_labelled,
     join_labelled_batches,
 )
-from nnunetv2_voco.pretrain.labelled.unlabelled_patches import (
-    UnlabelledPatch,
-    UnlabelledPatches,
-    join_unlabelled,
-    join_unlabelled_batches,
-)
+from nnunetv2_voco.pretrain.labelled.unlabelled_patches import UnlabelledPatch, UnlabelledPatches
 from nnunetv2_voco.pretrain.labelled.validation import DiceValidator
 from nnunetv2_voco.pretrain.recipes import first_pseudo_step
 from nnunetv2_voco.pretrain.training_plan import TrainingPlan
@@ -119,7 +114,7 @@ class Feed:
             labelled = iter(loader(self.labelled, numbers, num_workers=-(-workers // 2), join=join_labelled))
         if self.to_label is not None:
             numbers = sampler(first_step=max(first_step, first_pseudo), batch_size=config.labelled_batch_size)
-            to_label = iter(loader(self.to_label, numbers, num_workers=-(-workers // 2), join=join_unlabelled))
+            to_label = iter(loader(self.to_label, numbers, num_workers=-(-workers // 2)))
         for step in range(first_step, config.steps):
             crops = patches = images = None
             if unlabelled is not None and step >= first_unlabelled:
@@ -129,7 +124,7 @@ class Feed:
             if labelled is not None:
                 patches = moved(join_labelled_batches([next(labelled) for _ in range(config.accumulate)]), device)
             if to_label is not None and step >= first_pseudo:
-                pair = join_unlabelled_batches([next(to_label) for _ in range(config.accumulate)])
+                pair = join_batches([next(to_label) for _ in range(config.accumulate)])
                 images = UnlabelledPatch(*(tensor.to(device, non_blocking=True) for tensor in pair))
             elif self.recipe.pseudo and crops is not None and step >= first_pseudo:
                 random = crops.crops[:, : config.random_crops].flatten(0, 1).to(device)

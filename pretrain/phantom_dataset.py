@@ -26,7 +26,7 @@ def write_phantom_dataset(
     spacing_mm: float = 3.0,
     labelling: str = "organs",
 ) -> Path:
-    """Write `Dataset<number>_Phantoms`: imagesTr, labelsTr, imagesTs, labelsTs and dataset.json.
+    """Write `Dataset<number>_<name of the labelling>`: imagesTr, labelsTr, imagesTs, labelsTs and dataset.json.
 
     The same seed gives the same bytes, and case i does not depend on how many there are.
 

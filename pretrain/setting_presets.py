@@ -31,7 +31,6 @@ PAPER: dict[str, Any] = {
     "steps": 250_000,
     "inter_ramp": 0,
     "place_weight": 0.0,
-    "decoder_weight": 0.0,
     "flip_p": 0.2,
     "rotate_p": 0.2,
     "dropout": "crop",

@@ -25,10 +25,8 @@ class nnUNetTrainerVoCo_prior(nnUNetTrainerVoCo_adamw):
 
     def initialize(self) -> None:
         """Build the network, then set the biases; a continued training replaces them with its own."""
-        already = self.was_initialized
         super().initialize()
-        if not already:
-            bias_towards_background(unwrap(self.network), background=not self.label_manager.has_regions)
+        bias_towards_background(unwrap(self.network), background=not self.label_manager.has_regions)
 
 
 def bias_towards_background(network: nn.Module, *, background: bool) -> None:

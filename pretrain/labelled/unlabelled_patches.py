@@ -95,13 +95,3 @@ class UnlabelledPatches(Dataset):
             image = self.geometric(image=voxels)["image"].contiguous()
             augmented = self.intensities(image=image.clone())["image"]
         return UnlabelledPatch(image, augmented.contiguous())
-
-
-def join_unlabelled(patches: Sequence[UnlabelledPatch]) -> UnlabelledPatch:
-    """Make a batch of patches."""
-    return UnlabelledPatch(*(torch.stack(field) for field in zip(*patches, strict=True)))
-
-
-def join_unlabelled_batches(batches: Sequence[UnlabelledPatch]) -> UnlabelledPatch:
-    """Make one batch of several."""
-    return UnlabelledPatch(*(torch.cat(field) for field in zip(*batches, strict=True)))

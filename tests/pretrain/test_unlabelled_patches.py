@@ -4,14 +4,12 @@ import torch
 from batchgeneratorsv2.transforms.spatial.mirroring import MirrorTransform
 from batchgeneratorsv2.transforms.spatial.spatial import SpatialTransform
 from batchgeneratorsv2.transforms.utils.remove_label import RemoveLabelTansform
+from torch.utils.data import default_collate
 
+from nnunetv2_voco.pretrain.dataset import join_batches
 from nnunetv2_voco.pretrain.intensity import ct_intensity, window_properties
 from nnunetv2_voco.pretrain.labelled.patches import choose_augmentation, training_transforms
-from nnunetv2_voco.pretrain.labelled.unlabelled_patches import (
-    UnlabelledPatches,
-    join_unlabelled,
-    join_unlabelled_batches,
-)
+from nnunetv2_voco.pretrain.labelled.unlabelled_patches import UnlabelledPatches
 from nnunetv2_voco.pretrain.volume_order import VolumeOrder
 from tests.pretrain.volumes import filled_cache
 
@@ -117,7 +115,7 @@ def test_flat_patches_are_turned_in_their_plane(tmp_path, rng):
 
 def test_batches_have_a_leading_axis_and_join_to_larger_ones(filled):
     patches = patches_of(filled)
-    batches = [join_unlabelled([patches[i], patches[i + 1]]) for i in (0, 2)]
+    batches = [default_collate([patches[i], patches[i + 1]]) for i in (0, 2)]
     assert batches[0].image.shape == (2, 1, *PATCH)
-    joined = join_unlabelled_batches(batches)
-    assert equal(joined, join_unlabelled([patches[i] for i in range(4)]))
+    joined = join_batches(batches)
+    assert equal(joined, default_collate([patches[i] for i in range(4)]))
