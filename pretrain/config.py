@@ -93,7 +93,9 @@ class PretrainConfig:
         "edge lengths of a crop in voxels, (z, y, x); 64 each if not "
         "set, or derived from the plans' patch size with -d",
     )
-    grid: tuple[int, int, int] = _doc((1, 3, 3), "base crops along (z, y, x)")
+    grid: tuple[int, int, int] = _doc(
+        (2, 2, 2), "base crops along (z, y, x); along an axis with one alone no place is learned"
+    )
     random_crops: int = _doc(2, "random crops per volume", "positive")
     batch_size: int = _doc(4, "volumes per step and process", "positive")
     accumulate: int = _doc(1, "batches that are joined into one step, exactly as one larger batch", "positive")

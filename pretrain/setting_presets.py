@@ -26,6 +26,7 @@ TINY: dict[str, Any] = {
 """`--tiny`: the same problem in millimetres at half the resolution, for a laptop's CPU."""
 
 PAPER: dict[str, Any] = {
+    "grid": (1, 3, 3),
     "lr": 1e-4,
     "warmup_steps": 5000,
     "steps": 250_000,

@@ -56,7 +56,7 @@ def test_joining_keeps_the_order_of_volumes():
 
 def test_accumulating_keeps_to_the_memory_of_one_batch():
     assert PretrainConfig().crops_at_once is None
-    assert PretrainConfig(batch_size=3, accumulate=5).crops_at_once == 3 * (2 + 9)
+    assert PretrainConfig(batch_size=3, accumulate=5).crops_at_once == 3 * (2 + 8)
     assert PretrainConfig(batch_size=3, accumulate=5, chunk=4).crops_at_once == 4
 
 

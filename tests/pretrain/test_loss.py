@@ -132,7 +132,7 @@ def test_half_precision_inputs_are_computed_in_float32(rng):
     torch.testing.assert_close(got.total, exact.total)
 
 
-def test_chance_levels_of_the_default_grid_are_the_published_ones(rng):
+def test_chance_levels_of_the_papers_grid_are_the_published_ones(rng):
     bases = base_corners((1, 3, 3), (64, 64, 64))
     corners = rng.uniform(0, [1e-9, 128, 128], size=(20000, 3))
     overlaps = torch.from_numpy(overlap_fractions(corners, bases, np.array([64] * 3))).reshape(10000, 2, 9)

@@ -4,7 +4,7 @@ import torch
 
 from nnunetv2_voco.encoder import build_encoder, plain_architecture
 from nnunetv2_voco.pretrain.config import PretrainConfig
-from nnunetv2_voco.pretrain.crops import BodyMap
+from nnunetv2_voco.pretrain.crops import BodyMap, base_corners
 from nnunetv2_voco.pretrain.dataset import CropPlan, crop_places, layout_in_region
 from nnunetv2_voco.pretrain.place import BETA, PlaceHeads, element_places
 from nnunetv2_voco.pretrain.setting_presets import PAPER
@@ -134,3 +134,21 @@ def test_places_and_flips_exclude_each_other_and_the_paper_has_flips_alone():
     assert PretrainConfig(flip_p=0.2, place_weight=0.0).flip_p == 0.2
     paper = PretrainConfig(**PAPER)
     assert (paper.place_weight, paper.flip_p, paper.rotate_p) == (0.0, 0.2, 0.2)
+
+
+@pytest.mark.parametrize(
+    ("settings", "knows_height"), [({}, True), (PAPER, False)], ids=["default grid", "the paper's grid"]
+)
+def test_height_in_the_body_is_learned_only_where_the_grid_has_layers(rng, heads, settings, knows_height):
+    config = PretrainConfig(**settings)
+    plan = CropPlan(
+        grid=config.grid, size_vox=SIZE, random_crops=2, min_body_crop=0.0, min_body_base=0.0, spacing_mm=(1.0,) * 3
+    )
+    layout = layout_in_region(rng, Volume(), np.array([5, 4, 7]), plan)
+    places = torch.from_numpy(crop_places(layout, plan))[None].double()
+    ignorant = places.clone()  # of how high a crop lies; what is above what within a crop it knows
+    ignorant[:, :, :, 0] -= ignorant[:, :, :1, 0]
+    loss = heads.loss(perfect(heads, ignorant), places, torch.ones(places.shape[:2], dtype=torch.bool))
+    assert (loss > 0.01) == knows_height
+    above = base_corners(config.grid, SIZE)[:, 0] > 0
+    assert above.any() == knows_height  # VoCo's own labels neither
