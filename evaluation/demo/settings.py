@@ -47,7 +47,7 @@ class DemoSettings:
     epochs: int = 12
     iterations_per_epoch: int = 50
     val_iterations_per_epoch: int = 8
-    initial_lr: float = 1e-3
+    initial_lr: float = 3e-3
     seed: int = 0
     dataset: int = 910
     is_meaningful: bool = True
