@@ -49,8 +49,8 @@ def write_report(story: Story, outcome: Outcome) -> Path:
     page.note(text, tone=tone)
     page.paragraph(
         "A demonstration on phantoms with a small network and one seed, not evidence about patients. Over six seeds "
-        "of a like comparison the mean difference was +0.12, from −0.09 to +0.36 (docs/results.md). For your data there is "
-        "`voco_benchmark`, with seeds and label fractions."
+        "of a like comparison the mean difference was +0.12, from −0.09 to +0.36 (docs/results.md). For your data "
+        "there is `voco_benchmark`, with seeds and label fractions."
     )
     page.heading("Learning curves")
     page.drawings([_curves(outcome)])
