@@ -77,7 +77,7 @@ def test_everything_that_is_promised_lies_in_out(finished: tuple[Path, str]):
 def test_verdict_is_said_in_words_with_chance_beside(finished: tuple[Path, str]):
     _, verdict = finished
     assert "learned where things are in the body" in verdict
-    assert f"blind guess {1 / 8:.0%}" in verdict  # one of 2 × 2 × 2
+    assert "blind guess 12%" in verdict
 
 
 def test_log_has_every_step_once_and_a_validation_from_step_0_on(finished: tuple[Path, str]):
