@@ -34,6 +34,12 @@ from nnunetv2_voco.trainers.prior import (
     nnUNetTrainerVoCo_prior_150ep,
     nnUNetTrainerVoCo_prior_nomirroring,
 )
+from nnunetv2_voco.trainers.prior_gentle import (
+    nnUNetTrainerVoCo_prior_gentle,
+    nnUNetTrainerVoCo_prior_gentle_5ep,
+    nnUNetTrainerVoCo_prior_gentle_150ep,
+    nnUNetTrainerVoCo_prior_gentle_nomirroring,
+)
 from nnunetv2_voco.trainers.sawtooth import (
     nnUNetTrainerVoCo_sawtooth,
     nnUNetTrainerVoCo_sawtooth_5ep,
@@ -113,6 +119,10 @@ __all__ = [
     "nnUNetTrainerVoCo_prior",
     "nnUNetTrainerVoCo_prior_150ep",
     "nnUNetTrainerVoCo_prior_5ep",
+    "nnUNetTrainerVoCo_prior_gentle",
+    "nnUNetTrainerVoCo_prior_gentle_150ep",
+    "nnUNetTrainerVoCo_prior_gentle_5ep",
+    "nnUNetTrainerVoCo_prior_gentle_nomirroring",
     "nnUNetTrainerVoCo_prior_nomirroring",
     "nnUNetTrainerVoCo_nomirroring",
     "nnUNetTrainerVoCo_nomirroring_150ep",

@@ -54,7 +54,8 @@ def test_models_with_stock_networks_name_the_stock_trainer(name: str) -> None:
 
 def test_every_schedule_comes_in_three_lengths() -> None:
     lengths = {name: getattr(voco_trainers, name).length_epochs for name in NAMES}
-    for family in ("", "_warmup", "_sawtooth", "_frozen", "_adamw", "_gentle", "_prior", "_nomirroring"):
+    plain = ("", "_warmup", "_sawtooth", "_frozen", "_adamw", "_gentle", "_prior", "_prior_gentle", "_nomirroring")
+    for family in plain:
         assert [lengths[f"nnUNetTrainerVoCo{family}{suffix}"] for suffix in ("", "_150ep", "_5ep")] == [1000, 150, 5]
     for family in ("Scratch", *(f"Swin{kind}_{size}" for kind in ("", "Scratch") for size in "BLH")):
         assert [lengths[f"nnUNetTrainerVoCo{family}{suffix}"] for suffix in ("", "_150ep", "_5ep")] == [1000, 150, 5]
@@ -285,11 +286,12 @@ def test_every_class_but_the_background_starts_with_the_same_small_probability(
         assert torch.equal(layer.bias, bias)
 
 
-def test_regions_start_with_the_same_small_probability_each(preprocessed: Path, start: Callable) -> None:
+@pytest.mark.parametrize("family", ["prior", "prior_gentle"])
+def test_regions_start_with_the_same_small_probability_each(family: str, preprocessed: Path, start: Callable) -> None:
     described = json.loads((preprocessed / "dataset.json").read_text())
     described |= {"labels": {"background": 0, "whole": [1, 2], "tumour": 2}, "regions_class_order": [1, 2]}
     (preprocessed / "dataset.json").write_text(json.dumps(described))
-    trainer = start("nnUNetTrainerVoCo_prior_5ep")
+    trainer = start(f"nnUNetTrainerVoCo_{family}_5ep")
     trainer.initialize()
     for layer in trainer.network.decoder.seg_layers:
         torch.testing.assert_close(layer.bias.sigmoid(), torch.full((2,), PRIOR))
@@ -327,12 +329,13 @@ def test_adamw_variant_optimises_with_adamw_from_its_own_rate(
     assert trainer.optimizer.param_groups[0]["lr"] == pytest.approx(1e-3 * (1 - 4 / 5) ** 0.9)
 
 
-def test_gentle_encoder_learns_at_a_tenth_of_the_rate_unless_it_starts_from_scratch(
-    checkpoint: Path, preprocessed: Path, start: Callable, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("family", "slow"), [("gentle", 1 / 10), ("prior_gentle", 1 / 3)])
+def test_gentle_encoder_learns_at_a_share_of_the_rate_unless_it_starts_from_scratch(
+    family: str, slow: float, checkpoint: Path, preprocessed: Path, start: Callable, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for from_scratch, share in ((False, 0.1), (True, 1.0)):
+    for from_scratch, share in ((False, slow), (True, 1.0)):
         monkeypatch.setattr(nnUNetTrainerVoCo, "from_scratch", from_scratch)
-        trainer = start("nnUNetTrainerVoCo_gentle_5ep")
+        trainer = start(f"nnUNetTrainerVoCo_{family}_5ep")
         trainer.initialize()
         decoder, encoder = trainer.optimizer.param_groups
         tensors = {id(tensor) for tensor in encoder_tensors(trainer.network).values()}
@@ -350,6 +353,7 @@ def test_gentle_encoder_learns_at_a_tenth_of_the_rate_unless_it_starts_from_scra
         "nnUNetTrainerVoCo_adamw_nomirroring",
         "nnUNetTrainerVoCo_gentle_nomirroring",
         "nnUNetTrainerVoCo_prior_nomirroring",
+        "nnUNetTrainerVoCo_prior_gentle_nomirroring",
     ],
 )
 def test_variants_without_mirroring_mirror_neither_in_training_nor_in_prediction(
