@@ -13,7 +13,8 @@ from torch import Tensor, nn
 def pooled_embedding(feature_maps: Sequence[Tensor]) -> Tensor:
     """Global average of every stage's feature map, concatenated: (crops, sum of channels), in float32 or wider."""
     dtype = torch.promote_types(feature_maps[0].dtype, torch.float32)
-    return torch.cat([stage.to(dtype).mean(dim=(2, 3, 4)) for stage in feature_maps], dim=1)
+    # a sum, since its gradient is a view of one number for a channel, where that of a mean fills a whole map
+    return torch.cat([stage.sum(dim=(2, 3, 4), dtype=dtype) / stage[0, 0].numel() for stage in feature_maps], dim=1)
 
 
 def features_at(feature_maps: Sequence[Tensor], places_N3: np.ndarray, size_vox: Sequence[int]) -> Tensor:

@@ -131,7 +131,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add(machine, "channels_last", action="store_true")
     _add(machine, "chunk", type=int)
     _add(machine, "gather", action=argparse.BooleanOptionalAction)
-    _add(machine, "keep_memory", action="store_true")
+    _add(machine, "keep_memory", action=argparse.BooleanOptionalAction)
     return parser
 
 

@@ -1,8 +1,6 @@
 """What a run will cost: disk, memory and time, from the volumes' sizes and a step measured here or worked out."""
 
-import contextlib
 import math
-import sys
 import time
 from collections.abc import Iterator, Sequence
 
@@ -10,6 +8,7 @@ import numpy as np
 import torch
 from rich.console import Console
 
+from nnunetv2_voco.pretrain.allocator import peak_memory
 from nnunetv2_voco.pretrain.config import PretrainConfig
 from nnunetv2_voco.pretrain.dataset import Sample
 from nnunetv2_voco.pretrain.dataset_plans import read_dataset_plans
@@ -21,16 +20,13 @@ from nnunetv2_voco.pretrain.precision import autocast_context, requested_precisi
 from nnunetv2_voco.pretrain.record import Record
 from nnunetv2_voco.pretrain.request import Request
 from nnunetv2_voco.pretrain.roofline import ARITHMETIC_SHARE, BANDWIDTH_SHARE, GPUS, cost_of_a_crop, parse_gpus
-from nnunetv2_voco.pretrain.step import make_model, step_loss
+from nnunetv2_voco.pretrain.step import make_model, quicken, step_loss
 from nnunetv2_voco.pretrain.training_plan import (
     TrainingPlan,
     labelled_data,
     make_training_plan,
     preprocessing_target,
 )
-
-with contextlib.suppress(ImportError):  # Windows has none
-    import resource
 
 BITS_PER_VOXEL = 7.2
 """Of the cache, measured on CT at 1.5 mm; noisier or coarser data take up to 9."""
@@ -61,11 +57,13 @@ def measure_step(config: PretrainConfig, plan: TrainingPlan) -> tuple[float, flo
     volumes = config.batch_size if device.type == "cuda" else 1
     chunked = config.crops_at_once is not None and config.crops_at_once < volumes * config.crops_per_volume
     model = make_model(config, plan).to(device)
+    precision = requested_precision(config.precision, device)
+    quicken(model, config, precision, device)
     batch, pseudo = _random_batch(config, plan, volumes, device)
     before, seconds = _memory(device), []
     for _ in range(2):
         started = time.monotonic()
-        with autocast_context(requested_precision(config.precision, device), device):
+        with autocast_context(precision, device):
             loss = step_loss(model, batch, pseudo, config, 0, config.inter_weight)
         loss.total.backward()
         if device.type == "cuda":
@@ -210,10 +208,7 @@ def _memory(device: torch.device) -> float:
     """Peak bytes in use so far."""
     if device.type == "cuda":
         return float(torch.cuda.max_memory_allocated(device))
-    if "resource" not in globals():
-        return 0.0
-    unit = 1 if sys.platform == "darwin" else 1024
-    return float(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit)
+    return peak_memory()
 
 
 def _size(number: float) -> str:

@@ -14,7 +14,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from nnunetv2_voco.pretrain import distributed
-from nnunetv2_voco.pretrain.allocator import keep_freed_memory
+from nnunetv2_voco.pretrain.allocator import has_room_to_keep, keep_freed_memory
 from nnunetv2_voco.pretrain.cache import VolumeCache
 from nnunetv2_voco.pretrain.chunked import refuse_batch_statistics
 from nnunetv2_voco.pretrain.config import PretrainConfig
@@ -31,7 +31,7 @@ from nnunetv2_voco.pretrain.precision import autocast_context
 from nnunetv2_voco.pretrain.progress_figure import draw_progress
 from nnunetv2_voco.pretrain.schedule import inter_volume_weight, learning_rate
 from nnunetv2_voco.pretrain.state import Progress, load_state, save_state
-from nnunetv2_voco.pretrain.step import make_model, sound_precision, step_loss
+from nnunetv2_voco.pretrain.step import make_model, quicken, sound_precision, step_loss
 from nnunetv2_voco.pretrain.stop_on_signal import StopOnSignal
 from nnunetv2_voco.pretrain.training_plan import TrainingPlan
 from nnunetv2_voco.pretrain.validation import gain_is_significant
@@ -61,7 +61,8 @@ def train(config: PretrainConfig, plan: TrainingPlan, cache: VolumeCache, out: P
         TrainingStopped: If the loss or gradient is not finite for several steps in a row.
     """
     device = torch.device(resolve_device(config.device))
-    if config.keep_memory and device.type == "cpu":
+    keep_memory = config.keep_memory if device.type == "cpu" else False
+    if keep_memory:
         keep_freed_memory()
     rank, world_size = distributed.rank(), distributed.world_size()
     first_process = rank == 0
@@ -114,6 +115,7 @@ def train(config: PretrainConfig, plan: TrainingPlan, cache: VolumeCache, out: P
     if stored_scaler:
         scaler.load_state_dict(stored_scaler)
     autocast = partial(autocast_context, progress.precision, device)
+    quicken(model, config, progress.precision, device)
     if config.compile:
         model.encoder.compile()
     stepped: nn.Module = model
@@ -203,6 +205,8 @@ def train(config: PretrainConfig, plan: TrainingPlan, cache: VolumeCache, out: P
                     f"{progress.step}; the last state saved is sound. Continue with --precision fp32, or start again "
                     "with a lower --lr"
                 )
+            if keep_memory is None:
+                keep_memory = has_room_to_keep(processes=distributed.local_world_size()) and keep_freed_memory()
             progress.step += 1
             speed.append((time.monotonic() - started, waited))
 

@@ -6,6 +6,7 @@ from torch import nn
 
 from nnunetv2_voco.pretrain import distributed
 from nnunetv2_voco.pretrain.config import PretrainConfig
+from nnunetv2_voco.pretrain.cpu_layers import use_cpu_layers
 from nnunetv2_voco.pretrain.feed import Batch, Feed
 from nnunetv2_voco.pretrain.labelled.model import RecipeLoss, SegmentationModel
 from nnunetv2_voco.pretrain.model import StepLoss, VoCoModel
@@ -37,6 +38,12 @@ def make_voco(config: PretrainConfig, plan: TrainingPlan) -> VoCoModel:
         crop_size=plan.crop_size if config.place_weight else None,
         decoder=config.trains_decoder,
     )
+
+
+def quicken(model: nn.Module, config: PretrainConfig, precision: str, device: torch.device) -> None:
+    """Take the layers that are quicker on a CPU in fp32, unless the encoder is compiled."""
+    if device.type == "cpu" and precision == "fp32" and not config.compile:
+        use_cpu_layers(model)
 
 
 def step_loss(
