@@ -243,10 +243,11 @@ def file_digest(content: bytes) -> str:
 def _compressed(array: np.ndarray, body_map: np.ndarray, compression: blosc2.CParams) -> bytes:
     chunks = tuple(min(c, n) for c, n in zip(CHUNK, array.shape, strict=True))
     blocks = tuple(min(b, c) for b, c in zip(BLOCK, chunks, strict=True))
-    stored = blosc2.asarray(
-        array, chunks=chunks, blocks=blocks, cparams=compression,
+    stored = blosc2.empty(
+        array.shape, array.dtype, chunks=chunks, blocks=blocks, cparams=compression,
         dparams=blosc2.DParams(nthreads=1),  # else the file notes how many threads this process uses
     )  # fmt: skip
+    stored[...] = array  # at once; `blosc2.asarray` goes from chunk to chunk in Python
     stored.schunk.vlmeta["body_map"] = body_map.tobytes()
     stored.schunk.vlmeta["body_map_shape"] = list(body_map.shape)
     return stored.to_cframe()

@@ -124,7 +124,7 @@ def test_failed_write_leaves_nothing_behind(tmp_path, rng, monkeypatch):
     def fail(*_args, **_kwargs):
         raise OSError("no space left")
 
-    monkeypatch.setattr(blosc2, "asarray", fail)
+    monkeypatch.setattr(blosc2, "empty", fail)
     with pytest.raises(OSError, match="no space"):
         cache.write({}, prepared_volume(rng, (8, 8, 8)), key="ab12")
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
