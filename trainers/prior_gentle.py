@@ -1,4 +1,4 @@
-"""Class prior and a slow encoder: what VoCo has gained most with in short trainings."""
+"""Class prior and a slow encoder: weights are ahead sooner in short trainings."""
 
 from nnunetv2.training.nnUNetTrainer.variants.data_augmentation.nnUNetTrainerNoMirroring import (
     nnUNetTrainerNoMirroring,
