@@ -29,6 +29,24 @@ def test_voxels_themselves_are_not_changed(rng):
     np.testing.assert_array_equal(nearest(image, grid), volume[1:, 1:, 1:])
 
 
+@pytest.mark.parametrize("shift", [0.0, 1e-9, 4e-6, 1e-3, 0.5, -1.0, 1.0, 1e6])
+@pytest.mark.parametrize("stretch", [1.0, 1 + 1e-9, 1.001])
+def test_grids_that_are_nearly_the_images_own_give_interpolated_values_too(rng, shift, stretch):
+    volume = rng.integers(-1024, 3072, (7, 9, 8)).astype(np.int16)
+    image, grid = sitk.GetImageFromArray(volume), sitk.Image([6, 7, 5], sitk.sitkUInt8)
+    image.SetSpacing((1.5, 1.5, 1.5))
+    image.SetOrigin((-100.1, 33.3, 1 / 3))
+    grid.SetSpacing((1.5 * stretch,) * 3)
+    grid.SetOrigin([o + 1.5 * (1 + shift) for o in image.GetOrigin()])
+    zyx = [1 + shift + stretch * np.arange(n) for n in (5, 7, 6)]
+    truth = ndimage.map_coordinates(
+        volume.astype(float), np.meshgrid(*zyx, indexing="ij"), order=1, mode="nearest", output=float
+    )
+    values = sitk.GetArrayFromImage(resample(image, grid))
+    assert values.dtype == np.float32
+    np.testing.assert_allclose(values, truth, atol=0.1)
+
+
 @pytest.mark.parametrize("number", range(6))
 def test_nearest_voxels_are_those_of_simpleitk(rng, number):
     image = sitk.GetImageFromArray(rng.integers(0, 255, (7, 9, 8)).astype(np.uint8))
