@@ -10,6 +10,7 @@ import argparse
 from pathlib import Path
 
 from nnunetv2.paths import nnUNet_raw
+from nnunetv2.utilities.utils import get_filenames_of_train_images_and_targets
 
 from nnunetv2_voco.evaluation.benchmark.datasets import open_dataset
 
@@ -26,10 +27,9 @@ def main() -> None:
     source = open_dataset(args.dataset, args.plans)
     training, _ = source.fold_cases(args.fold, args.configuration)
     args.out.mkdir(parents=True)
-    images = Path(str(nnUNet_raw)) / source.name / "imagesTr"
-    for case in training:
-        for image in images.glob(f"{case}_[0-9][0-9][0-9][0-9].*"):
-            (args.out / image.name).symlink_to(image.resolve())
+    cases = get_filenames_of_train_images_and_targets(str(Path(str(nnUNet_raw)) / source.name))
+    for image in (Path(name) for case in training for name in cases[case]["images"]):
+        (args.out / image.name).symlink_to(image.resolve())
     print(f"{args.out} links the images of {len(training)} training cases of {source.name}, fold {args.fold}")
 
 
