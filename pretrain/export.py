@@ -62,7 +62,7 @@ def export_encoder(
             weights |= model.decoder_loss.weights()
     settings = _SETTINGS + (_LABELLED_SETTINGS if plan.labelled else ())
     checkpoint = Checkpoint(
-        weights=weights,
+        weights={name: tensor.contiguous() for name, tensor in weights.items()},  # a run may hold its channels last
         architecture=plan.architecture,
         num_input_channels=1,
         preprocessing={

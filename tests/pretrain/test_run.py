@@ -58,6 +58,7 @@ def test_a_run_leaves_everything_that_is_promised(finished):
                  "samples.png", "volumes.png", "tensorboard"):  # fmt: skip
         assert (finished / name).exists(), name
     checkpoint = load_checkpoint(finished / "voco_encoder.pth")
+    assert all(tensor.is_contiguous() for tensor in checkpoint.weights.values())  # as safetensors wants them
     assert checkpoint.architecture.features == (4, 8, 8)
     assert checkpoint.preprocessing["spacing_mm"] == [6.0, 6.0, 6.0]
     assert checkpoint.pretraining["steps"] == 12
