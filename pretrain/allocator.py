@@ -8,11 +8,8 @@ from pathlib import Path
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # from glibc's malloc.h
 _NEVER = -1
 
-_LIMITS = (
-    ("memory.max", "memory.current", "memory.stat"),
-    ("memory.limit_in_bytes", "memory.usage_in_bytes", "memory.stat"),
-)
-"""Files of a control group, as containers and SLURM jobs are: limit, use and its parts, of both versions."""
+_LIMITS = (("memory.max", "memory.current"), ("memory.limit_in_bytes", "memory.usage_in_bytes"))
+"""Files of a control group, as containers and SLURM jobs are, with its limit and use, of both versions."""
 
 
 def keep_freed_memory() -> bool:
@@ -77,7 +74,7 @@ def _left_of_group(folder: Path) -> list[float]:
     """What the limit of one control group leaves; files that only lie in memory until it is needed do not count."""
     for names in _LIMITS:
         try:
-            limit, used, parts = ((folder / name).read_text() for name in names)
+            limit, used, parts = ((folder / name).read_text() for name in (*names, "memory.stat"))
         except OSError:
             continue
         files = re.search(r"^(?:total_)?inactive_file (\d+)$", parts, re.M)
