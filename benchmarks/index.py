@@ -18,7 +18,6 @@ Every measurement is a process of its own. Goals: open in 5 s and 500 MB; sampli
 import argparse
 import json
 import os
-import resource
 import subprocess
 import sys
 import tempfile
@@ -29,6 +28,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from measure import memory_mb
 
 SMALL = 13
 PARTS_OF = 1000
@@ -153,7 +153,7 @@ def opening(root: Path, volumes: int) -> dict[str, float]:
 
     keys = [volume_key(f"simulated {number}") for number in range(volumes)]
     (folder,) = root.glob("*/index")
-    before, started = resident_mb(), time.perf_counter()
+    before, started = memory_mb("VmRSS"), time.perf_counter()
     index = VolumeIndex.open(folder)
     opened = time.perf_counter()
     rows = index.rows(keys)
@@ -163,8 +163,8 @@ def opening(root: Path, volumes: int) -> dict[str, float]:
     return {
         "open: seconds": opened - started,
         "open: seconds to find every key": found - opened,
-        "open: MB more than before": resident_mb() - before,
-        "open: MB of the whole process": resident_mb(),
+        "open: MB more than before": memory_mb("VmRSS") - before,
+        "open: MB of the whole process": memory_mb("VmRSS"),
     }
 
 
@@ -173,9 +173,9 @@ def preparing(root: Path, volumes: int) -> dict[str, float]:
     from nnunetv2_voco.pretrain.run import prepare  # noqa: F401  # what follows is not to pay for the import
 
     with tempfile.TemporaryDirectory() as out:
-        before, started = peak_mb(), time.perf_counter()
+        before, started = memory_mb("VmHWM"), time.perf_counter()
         plan = prepared(root, Path(out), resume=False)
-        ready, peak = time.perf_counter(), peak_mb()
+        ready, peak = time.perf_counter(), memory_mb("VmHWM")
         plan = prepared(root, Path(out), resume=True)
         cache = VolumeCache(root, plan.target)
         assert len(cache.records(plan.training)) + len(cache.records(plan.validation)) == volumes
@@ -222,16 +222,6 @@ def sampling(root: Path, samples: int) -> dict[str, float]:
         dataset[number]
         seconds.append(time.process_time() - started)
     return {"samples a second": 1 / float(np.median(seconds[10:]))}
-
-
-def resident_mb() -> float:
-    """Memory of this process that is resident now."""
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
-
-
-def peak_mb() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
 
 
 MEASUREMENTS: dict[str, Callable[[Path, int], dict[str, float]]] = {

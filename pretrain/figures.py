@@ -21,6 +21,10 @@ from nnunetv2_voco.pretrain.validation import Validator
 SAMPLES_SHOWN = 4
 CROPS_SHOWN = 3
 VOLUMES_SHOWN = 40
+LAYER_GAP = 2
+"""Blank rows between the slices of two layers in samples.png."""
+CELL_GAP = 0.1
+"""Space between the maps of two layers in samples.png, in cells."""
 SERIES = ("#1f5aa6", "#c2541b", "#2e8b57", "#7a4fa3", "#b08900", "#0f8b8d")
 VOLUME_SIDE = 256
 """Longest side of a slice in volumes.png, in pixels; larger slices are thinned."""
@@ -31,10 +35,9 @@ def draw_samples(
 ) -> None:
     """Draw a few held-out regions with base grid and random crops, and predicted against true overlaps."""
     shown = _spread(list(range(len(validator.records) * validator.regions_per_volume)), SAMPLES_SHOWN)
-    figure = Figure(figsize=(3.4 * (1 + CROPS_SHOWN), 3.5 * len(shown)), layout="constrained")
-    panels = figure.subplots(len(shown), 1 + CROPS_SHOWN, squeeze=False)
     grid, size = validator.plan.grid, validator.plan.size_vox
-    bases_B3 = base_corners(grid, size)
+    figure = Figure(figsize=(3.4 * (1 + CROPS_SHOWN), 0.3 + 3.2 * grid[0] * len(shown)), layout="constrained")
+    panels = figure.subplots(len(shown), 1 + CROPS_SHOWN, squeeze=False)
     predicted_RTB = validator.predict(model, device, autocast)
     rows = iter(panels)
     for number, (v, _r, corner, sample) in enumerate(validator.samples(augmented=False)):
@@ -43,20 +46,16 @@ def draw_samples(
         first, *others = next(rows)
         volume = validator.cache.open(validator.records[v])
         region = validator.intensity(volume.read(corner, validator.plan.region_vox))
-        first.imshow(
-            region[size[0] // 2], cmap="gray", vmin=validator.intensity.window[0], vmax=validator.intensity.window[1]
-        )
-        for base in bases_B3[bases_B3[:, 0] == 0]:
-            first.add_patch(_box(base, size, edgecolor="white", linewidth=0.8, alpha=0.7))
-        crops_T3 = _crop_corners(sample.overlaps.numpy(), bases_B3, size)
-        predicted_TB = predicted_RTB[number]
+        overlaps_TB = sample.overlaps.numpy()
+        _draw_region(first, region, grid, size, overlaps_TB[:CROPS_SHOWN], validator.intensity)
+        first.set_title(f"held-out volume {v + 1}: region, base grid, random crops", fontsize=9)
         valid_B = sample.bases_valid.numpy()
         for crop in range(CROPS_SHOWN):
-            first.add_patch(_box(crops_T3[crop], size, edgecolor=SERIES[crop], linewidth=2))
-            _compare(others[crop], sample.overlaps[crop].numpy(), predicted_TB[crop], valid_B, grid, SERIES[crop])
-        first.set_title(f"held-out volume {v + 1}: region, base grid, random crops", fontsize=9)
-        first.axis("off")
-    figure.suptitle("Overlap of each random crop (left, by colour) with the base crops: true / predicted similarity")
+            _compare(others[crop], overlaps_TB[crop], predicted_RTB[number][crop], valid_B, grid, SERIES[crop])
+    layers = "" if grid[0] == 1 else f", layer by layer ({grid[0]} along z, the highest on top)"
+    figure.suptitle(
+        f"Overlap of each random crop (left, by colour) with the base crops: true / predicted similarity{layers}"
+    )
     save_figure(figure, path)
 
 
@@ -92,6 +91,32 @@ def draw_volumes(
     save_figure(figure, path)
 
 
+def _draw_region(
+    axes: Axes,
+    region: np.ndarray,
+    grid: tuple[int, int, int],
+    size: tuple[int, int, int],
+    overlaps_TB: np.ndarray,
+    intensity: Intensity,
+) -> None:
+    """Draw the middle slice of every layer of the grid, and each crop in the layer that holds most of it."""
+    height = grid[1] * size[1] + LAYER_GAP
+    tiles = np.full((grid[0] * height - LAYER_GAP, region.shape[2]), np.nan)
+    for layer in range(grid[0]):
+        top = (grid[0] - 1 - layer) * height
+        tiles[top : top + height - LAYER_GAP] = region[layer * size[0] + size[0] // 2]
+    axes.imshow(tiles, cmap="gray", vmin=intensity.window[0], vmax=intensity.window[1])
+    bases_B3 = base_corners(grid, size)
+    for base in bases_B3:
+        top = (grid[0] - 1 - base[0] // size[0]) * height
+        axes.add_patch(_box(base, top, size, edgecolor="white", linewidth=0.8, alpha=0.7))
+    by_layer_TZ = overlaps_TB.reshape(len(overlaps_TB), grid[0], -1).sum(axis=2)
+    for number, corner in enumerate(_crop_corners(overlaps_TB, bases_B3, size)):
+        top = (grid[0] - 1 - int(np.argmax(by_layer_TZ[number]))) * height
+        axes.add_patch(_box(corner, top, size, edgecolor=SERIES[number], linewidth=2))
+    axes.axis("off")
+
+
 def _compare(
     axes: Axes,
     true_B: np.ndarray,
@@ -100,18 +125,19 @@ def _compare(
     grid: tuple[int, int, int],
     colour: str,
 ) -> None:
-    """Show predicted similarities as a heat map of the grid's first layer, with true / predicted numbers on it."""
-    layer = grid[1] * grid[2]
-    best = int(np.argmax(true_B.reshape(grid[0], layer).sum(axis=1)))
-    cells = slice(best * layer, (best + 1) * layer)
-    axes.imshow(np.where(valid_B, predicted_B, np.nan)[cells].reshape(grid[1:]), cmap="viridis", vmin=0, vmax=1)
-    for cell, (true, predicted, valid) in enumerate(
-        zip(true_B[cells], predicted_B[cells], valid_B[cells], strict=True)
-    ):
+    """Show predicted similarities as heat maps of the grid's layers, with true / predicted numbers on them."""
+    layers, height, width = grid
+    cells_ZYX = np.where(valid_B, predicted_B, np.nan).reshape(grid)
+    axes.set_xlim(-0.5, width - 0.5)
+    for layer in range(layers):
+        top = (layers - 1 - layer) * (height + CELL_GAP) - 0.5
+        axes.imshow(cells_ZYX[layer], cmap="viridis", vmin=0, vmax=1, extent=(-0.5, width - 0.5, top + height, top))
+    axes.set(ylim=(layers * (height + CELL_GAP) - CELL_GAP - 0.5, -0.5), xticks=[], yticks=[])
+    for cell, (true, predicted, valid) in enumerate(zip(true_B, predicted_B, valid_B, strict=True)):
+        z, y, x = np.unravel_index(cell, grid)
         text = f"{true:.2f}\n{predicted:.2f}" if valid else "air"
         ink = "black" if valid and predicted > 0.6 else "white" if valid else "gray"
-        axes.text(cell % grid[2], cell // grid[2], text, ha="center", va="center", fontsize=9, color=ink)
-    axes.set(xticks=[], yticks=[])
+        axes.text(x, (layers - 1 - z) * (height + CELL_GAP) + y, text, ha="center", va="center", fontsize=9, color=ink)
     for spine in axes.spines.values():
         spine.set(color=colour, linewidth=3)
 
@@ -121,8 +147,8 @@ def _crop_corners(overlaps_TB: np.ndarray, bases_B3: np.ndarray, size: tuple[int
     return (overlaps_TB @ bases_B3) / np.maximum(overlaps_TB.sum(axis=1, keepdims=True), 1e-6)
 
 
-def _box(corner: np.ndarray, size: tuple[int, int, int], **style: Any) -> Rectangle:
-    return Rectangle((corner[2] - 0.5, corner[1] - 0.5), size[2], size[1], fill=False, **style)
+def _box(corner: np.ndarray, top: float, size: tuple[int, int, int], **style: Any) -> Rectangle:
+    return Rectangle((corner[2] - 0.5, top + corner[1] - 0.5), size[2], size[1], fill=False, **style)
 
 
 def _spread(items: list, most: int) -> list:
