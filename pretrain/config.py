@@ -1,22 +1,16 @@
-"""The settings of a run: one frozen dataclass, and the named presets."""
+"""The settings of a run: one frozen dataclass, its file, and what may change when a run is continued."""
 
 import json
-import re
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from nnunetv2_voco.atomic import write_json
+from nnunetv2_voco.pretrain.config_checks import check_settings
 from nnunetv2_voco.pretrain.recipes import RECIPES, Recipe
-from nnunetv2_voco.scales import SCALES
 
 SPACING_MM = 1.5
 CROP_SIZE = 64
-ARCHITECTURES = ("plain", "resenc-m", "resenc-l", "resenc-xl")
-PRECISIONS = ("auto", "fp32", "bf16", "fp16")
-DROPOUTS = ("element", "crop")
-PSEUDO_LABELLED = ("patches", "crops")
 
 RUNTIME_FIELDS = frozenset(
     {
@@ -37,23 +31,15 @@ RUNTIME_FIELDS = frozenset(
 
 
 def _doc(default: Any, text: str, kind: str | None = None) -> Any:
-    """Describe a field; `kind` names what its value must be, see `_KINDS`."""
+    """Describe a field; `kind` names what its value must be, see `pretrain.config_checks.KINDS`."""
     return field(default=default, metadata={"help": text, "kind": kind})
-
-
-_KINDS: dict[str, tuple[Callable[[Any], bool], str]] = {
-    "positive": (lambda value: value > 0, "must be positive"),
-    "not negative": (lambda value: value >= 0, "must not be negative"),
-    "share": (lambda value: 0 <= value < 1, "must lie in [0, 1)"),
-}
-"""What numbers must be, and how that is said."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class PretrainConfig:
     """Everything that determines a run, except where its input and output lie.
 
-    Sizes and spacings are (z, y, x). Every check is made here, so that a run that starts has sound settings.
+    Sizes and spacings are (z, y, x). Checked on construction, so that a run that starts has sound settings.
 
     Raises:
         ValueError: On construction, naming the field, its value and what is expected.
@@ -175,54 +161,7 @@ class PretrainConfig:
     )
 
     def __post_init__(self) -> None:
-        for name, length in (("spacing", 3), ("grid", 3), ("crop_size", 3), ("window", 2)):
-            value = getattr(self, name)
-            if value is not None and len(value) != length:
-                raise ValueError(f"{name} {value}: {length} numbers are expected")
-        for name in ("spacing", "grid", "crop_size", "features"):
-            value = getattr(self, name)
-            if value is not None and not all(number > 0 for number in value):
-                raise ValueError(f"{name} {value}: every number must be positive")
-        for entry in fields(self):
-            value, kind = getattr(self, entry.name), entry.metadata["kind"]
-            if kind is not None and value is not None and not _KINDS[kind][0](value):
-                raise ValueError(f"{entry.name} {value}: {_KINDS[kind][1]}")
-        for name, choices in (
-            ("arch", ARCHITECTURES),
-            ("precision", PRECISIONS),
-            ("dropout", DROPOUTS),
-            ("pseudo_on", PSEUDO_LABELLED),
-            ("recipe", tuple(RECIPES)),
-        ):
-            if getattr(self, name) not in choices:
-                raise ValueError(f"{name} {getattr(self, name)!r}: must be one of {', '.join(choices)}")
-        if RECIPES[self.recipe].labelled != bool(self.labelled):
-            raise ValueError(
-                f"recipe {self.recipe} with labelled {', '.join(self.labelled) or 'not given'}: "
-                + ("name a labelled dataset" if not self.labelled else "take supervised, semi or omni")
-            )
-        if self.labelled and self.dataset is None:
-            raise ValueError("labelled: dataset must be given; its plans decide what network is trained")
-        if not (self.fold == "all" or self.fold.isdigit()):
-            raise ValueError(f"fold {self.fold!r}: must be a number or all")
-        if self.scale is not None and self.scale not in SCALES:
-            raise ValueError(f"scale {self.scale!r}: must be one of {', '.join(SCALES)}")
-        if self.scale is not None and self.arch != "plain":
-            raise ValueError(f"scale {self.scale}: is for --arch plain; {self.arch} names its size itself")
-        if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", self.device):
-            raise ValueError(
-                f"device {self.device!r}: must be auto, cpu, mps, cuda or cuda with a number such as cuda:1"
-            )
-        if self.window is not None and not self.window[0] < self.window[1]:
-            raise ValueError(f"window {self.window}: the lower bound must be below the upper one")
-        if self.grid[0] * self.grid[1] * self.grid[2] < 2:
-            raise ValueError(f"grid {self.grid}: at least two base crops are needed to contrast")
-        for name in ("place_weight", "decoder_weight"):
-            if getattr(self, name) and (self.flip_p or self.rotate_p):
-                raise ValueError(
-                    f"{name} {getattr(self, name)} with flip_p {self.flip_p} and rotate_p {self.rotate_p}: a flipped "
-                    f"or turned crop shows no place of a body; set either {name} or both probabilities to 0"
-                )
+        check_settings(self)
 
     @property
     def learns_from(self) -> Recipe:
