@@ -114,7 +114,7 @@ def probe(request: ProbeRequest, *, say: Callable[[str], Any] = lambda text: Non
     window_size = settle_window(request, target)
     dataset = ProbeDataset(folder, plans, configuration=request.configuration)
     test_cases, labelled_cases = split_cases(dataset.cases, request)
-    mismatches = tuple(input_mismatches(checkpoint, plans, plans["configurations"][request.configuration]))
+    mismatches = tuple(input_mismatches(checkpoint, plans, request.configuration))
     for mismatch in mismatches:
         say(f"note: {mismatch}")
 

@@ -23,12 +23,16 @@ from nnunetv2_voco.classes import output_classes
 from nnunetv2_voco.encoder import Architecture, residual_architecture
 from nnunetv2_voco.layout import canonical_weights
 from nnunetv2_voco.swin_files import PATCH_EMBEDDING, is_swin, swin_names, swin_size, where_to_get
+from nnunetv2_voco.target import settings_of
 
 STATE_DICT_KEYS = ("network_weights", "state_dict", "model_state_dict", "net", "model", "student")
 """Where a file may keep its state dict, in order of preference."""
 
 WRAPPERS = ("module.", "backbone.", "model.", "net.", "network.", "student.")
 """Prefixes which training code puts before the network's own names."""
+
+CT_SCHEME = "CTNormalization"
+"""nnU-Net's normalisation with statistics of the data set, where others take them from each volume."""
 
 HUB = "hf://"
 HUB_FILES = ("voco_encoder.pth", "checkpoint_final.pth", "model.safetensors", "pytorch_model.bin")
@@ -44,6 +48,7 @@ class ForeignCheckpoint:
         origin: What kind of file it was.
         architecture: The network the weights belong to, if the file says it.
         details: What else the file says of itself, in plain types.
+        preprocessing: As `Checkpoint.preprocessing`, as far as the file says it.
         citations: What its authors ask to cite.
         classes: Names of the decoder's outputs, background first; none if the file does not say them.
     """
@@ -52,6 +57,7 @@ class ForeignCheckpoint:
     origin: str
     architecture: Architecture | None = None
     details: dict[str, Any] = field(default_factory=dict)
+    preprocessing: dict[str, Any] = field(default_factory=dict)
     citations: tuple[str, ...] = ()
     classes: tuple[str, ...] = ()
 
@@ -225,9 +231,7 @@ def _from_swin(content: dict[str, Any], weights: dict[str, Tensor]) -> ForeignCh
 def _from_nnunet(content: dict[str, Any], weights: dict[str, Tensor]) -> ForeignCheckpoint:
     arguments = content["init_args"]
     plans, name = arguments["plans"], arguments["configuration"]
-    configuration = plans["configurations"][name]
-    while "architecture" not in configuration and "inherits_from" in configuration:
-        configuration = plans["configurations"][configuration["inherits_from"]]
+    configuration = settings_of(plans, name)
     block = configuration.get("architecture")
     return ForeignCheckpoint(
         weights=network_names(weights),
@@ -241,8 +245,20 @@ def _from_nnunet(content: dict[str, Any], weights: dict[str, Tensor]) -> Foreign
             "epochs": content.get("current_epoch"),
             "fine_tuned_by": content.get("nnunetv2_voco"),
         },
+        preprocessing=_planned_preprocessing(plans, configuration),
         classes=output_classes(arguments.get("dataset_json", {}).get("labels", {})),
     )
+
+
+def _planned_preprocessing(plans: dict[str, Any], configuration: dict[str, Any]) -> dict[str, Any]:
+    """What the plans of a trained model say of its first channel."""
+    schemes = configuration.get("normalization_schemes") or [None]
+    statistics = plans.get("foreground_intensity_properties_per_channel", {}).get("0", {})
+    return {
+        "spacing_mm": configuration.get("spacing"),
+        "normalization_scheme": schemes[0],
+        "intensity_properties": statistics if schemes[0] == CT_SCHEME else {},
+    }
 
 
 def _rename(weights: dict[str, Tensor], old: str, new: str) -> dict[str, Tensor]:

@@ -126,15 +126,17 @@ def describe(checkpoint: "Checkpoint | ForeignCheckpoint") -> Iterator[str]:
 
 
 def _transfer(checkpoint: "Checkpoint | ForeignCheckpoint", args: argparse.Namespace) -> str:
+    from nnunetv2_voco.mismatch import with_mismatches
     from nnunetv2_voco.swin_files import is_swin
     from nnunetv2_voco.swin_weights import foresee_swin
     from nnunetv2_voco.target import dataset_folder, read_plans, read_target
     from nnunetv2_voco.transfer import MINIMUM_SHARE, load_encoder
 
     folder = dataset_folder(args.dataset)
+    plans = read_plans(folder, args.plans)
     if is_swin(checkpoint.weights):
-        return str(foresee_swin(folder, read_plans(folder, args.plans), args.configuration, checkpoint))
-    target = read_target(folder, read_plans(folder, args.plans), args.configuration)
+        return str(foresee_swin(folder, plans, args.configuration, checkpoint))
+    target = read_target(folder, plans, args.configuration)
     report = load_encoder(
         target.build(),
         checkpoint,
@@ -147,7 +149,7 @@ def _transfer(checkpoint: "Checkpoint | ForeignCheckpoint", args: argparse.Names
     refusal = f"\nthe trainers refuse less than {MINIMUM_SHARE:.0%} unless told to insist" * (
         report.share < MINIMUM_SHARE
     )
-    return f"{report}{refusal}"
+    return f"{with_mismatches(report, checkpoint, plans, args.configuration)}{refusal}"
 
 
 def _stages(encoder: Mapping[str, Any]) -> str:

@@ -1,12 +1,15 @@
 """Where the images that a plan gives to the network differ from those that pre-training gave it."""
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from nnunetv2_voco.checkpoint import Checkpoint
 from nnunetv2_voco.foreign import ForeignCheckpoint
+from nnunetv2_voco.report import TransferReport
+from nnunetv2_voco.target import settings_of
 
 SPACING_TOLERANCE = 0.1
 """Share by which spacings may differ without a word."""
@@ -16,23 +19,25 @@ INTENSITY_TOLERANCE = 0.02
 
 
 def input_mismatches(
-    checkpoint: Checkpoint | ForeignCheckpoint, plans: Mapping[str, Any], configuration: Mapping[str, Any]
+    checkpoint: Checkpoint | ForeignCheckpoint, plans: dict[str, Any], configuration: str
 ) -> Iterator[str]:
     """Yield in words what differs between the pre-processing of the checkpoint and of a plan.
 
     Args:
-        checkpoint: What `open_checkpoint` returns; of another program's it is said that nothing is known.
+        checkpoint: What `open_checkpoint` returns; where it says nothing of its pre-processing, that is said.
         plans: nnU-Net's plans.
-        configuration: One of their configurations, with `spacing` and `normalization_schemes`.
+        configuration: Name of one of their configurations.
     """
-    if isinstance(checkpoint, ForeignCheckpoint):
-        yield f"the file ({checkpoint.origin}) does not say at which spacing and intensities it was trained"
-        return
     before = checkpoint.preprocessing
+    if not before:
+        origin = checkpoint.origin if isinstance(checkpoint, ForeignCheckpoint) else "nnunetv2_voco"
+        yield f"the file ({origin}) does not say at which spacing and intensities it was trained"
+        return
+    settings = settings_of(plans, configuration)
     spacing = before.get("spacing_mm")
-    if spacing and _differ(spacing, configuration["spacing"]):
-        yield f"spacing {_times(configuration['spacing'])} mm in the plan, {_times(spacing)} mm in pre-training"
-    scheme, planned = before.get("normalization_scheme"), configuration["normalization_schemes"][0]
+    if spacing and _differ(spacing, settings["spacing"]):
+        yield f"spacing {_times(settings['spacing'])} mm in the plan, {_times(spacing)} mm in pre-training"
+    scheme, planned = before.get("normalization_scheme"), settings["normalization_schemes"][0]
     if scheme != planned:
         yield f"{planned} in the plan, {scheme} in pre-training"
         return
@@ -42,6 +47,13 @@ def input_mismatches(
         names = [name for name in ("mean", "std", "percentile_00_5", "percentile_99_5") if name in now]
         if any(abs(now[name] - trained_on[name]) > INTENSITY_TOLERANCE * trained_on["std"] for name in names):
             yield f"intensities {_statistics(now)} in the plan, {_statistics(trained_on)} in pre-training"
+
+
+def with_mismatches(
+    report: TransferReport, checkpoint: Checkpoint | ForeignCheckpoint, plans: dict[str, Any], configuration: str
+) -> TransferReport:
+    """Return the account of a transfer with a note for each of `input_mismatches`."""
+    return replace(report, notes=(*report.notes, *input_mismatches(checkpoint, plans, configuration)))
 
 
 def _differ(a: Any, b: Any) -> bool:

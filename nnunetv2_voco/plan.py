@@ -104,6 +104,7 @@ def _check_transfer(folder: Path, plans: dict, source: "WeightSource") -> str:
     Returns:
         The trainer for these weights.
     """
+    from nnunetv2_voco.mismatch import with_mismatches
     from nnunetv2_voco.swin_files import is_swin, swin_trainer
     from nnunetv2_voco.swin_weights import foresee_swin
     from nnunetv2_voco.target import read_target
@@ -129,7 +130,7 @@ def _check_transfer(folder: Path, plans: dict, source: "WeightSource") -> str:
                 across_families=source.across_families,
                 minimum_share=0 if source.insist else MINIMUM_SHARE,
             )
-            print(report)
+            print(with_mismatches(report, checkpoint, plans, target.configuration))
         except TransferError as error:
             refusals.append(f"{target.configuration}: {str(error).splitlines()[0]}")  # the table is printed once
             print(f"refused: {error}")

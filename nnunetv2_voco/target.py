@@ -76,6 +76,17 @@ def read_plans(folder: Path, plans_name: str) -> dict[str, Any]:
     return json.loads(file.read_text(encoding="utf-8"))
 
 
+def settings_of(plans: dict[str, Any], configuration: str) -> dict[str, Any]:
+    """Return the settings of a configuration, those that it inherits included, as they stand in the plans.
+
+    nnU-Net's `ConfigurationManager` needs whole plans, for it rebuilds the network of those of an older nnU-Net.
+    """
+    settings = plans["configurations"][configuration]
+    if "inherits_from" not in settings:
+        return settings
+    return settings_of(plans, settings["inherits_from"]) | settings
+
+
 def read_target(folder: Path, plans: dict[str, Any], configuration: str) -> Target:
     """Describe one configuration of `plans`.
 

@@ -12,8 +12,10 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2_voco.atomic import write_atomically, write_json
 from nnunetv2_voco.classes import output_classes
 from nnunetv2_voco.foreign import local_file
+from nnunetv2_voco.mismatch import with_mismatches
 from nnunetv2_voco.report import TransferReport
 from nnunetv2_voco.source import WeightSource, digest, weight_source
+from nnunetv2_voco.swin_files import is_swin
 from nnunetv2_voco.trainers.experiment import Experiment, seed_everything
 from nnunetv2_voco.transfer import MINIMUM_SHARE, Pretrained, load_encoder
 
@@ -117,6 +119,8 @@ class nnUNetTrainerVoCo(nnUNetTrainer):
         if not self.was_initialized:
             self.initialize()
         report = self.transfer(checkpoint, source)
+        if not is_swin(checkpoint.weights):  # whose report says how intensities are brought back
+            report = with_mismatches(report, checkpoint, self.plans_manager.plans, self.configuration_name)
         if self.local_rank == 0:
             self.print_to_log_file(f"{source.checkpoint}\n{report}", add_timestamp=False)
             sha256 = source.sha256 or digest(local_file(source.checkpoint))

@@ -10,7 +10,7 @@ from nnunetv2.training.dataloading.nnunet_dataset import infer_dataset_class
 from nnunetv2_voco.evaluation.benchmark.config import ConfigError
 from nnunetv2_voco.source import PLANS_KEY
 from nnunetv2_voco.splits import read_splits
-from nnunetv2_voco.target import dataset_folder, read_plans, read_target
+from nnunetv2_voco.target import dataset_folder, read_plans, read_target, settings_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +53,7 @@ class PlannedDataset:
         Raises:
             ConfigError: If there is no such fold or cases of it are not pre-processed.
         """
-        folder = self.folder / self._data_identifier(configuration)
+        folder = self.folder / settings_of(self.plans, configuration)["data_identifier"]
         if not folder.is_dir():
             raise ConfigError(f"{folder}: no such folder; run nnUNetv2_preprocess -c {configuration} first")
         available = sorted(infer_dataset_class(str(folder)).get_identifiers(str(folder)))
@@ -68,12 +68,6 @@ class PlannedDataset:
                 f"({', '.join(missing[:3])}…); run nnUNetv2_preprocess again or correct splits_final.json"
             )
         return training, validation
-
-    def _data_identifier(self, configuration: str) -> str:
-        settings = self.plans["configurations"][configuration]
-        while "data_identifier" not in settings:
-            settings = self.plans["configurations"][settings["inherits_from"]]
-        return settings["data_identifier"]
 
 
 def open_dataset(dataset: str, plans_name: str) -> PlannedDataset:

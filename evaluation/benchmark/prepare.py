@@ -9,6 +9,7 @@ from nnunetv2_voco.atomic import write_atomically, write_json
 from nnunetv2_voco.evaluation.benchmark.config import Benchmark, ConfigError
 from nnunetv2_voco.evaluation.benchmark.grid import PlannedRun
 from nnunetv2_voco.evaluation.benchmark.run import COPY, Machine, write_manifest
+from nnunetv2_voco.mismatch import input_mismatches
 from nnunetv2_voco.source import PLANS_KEY, WeightSource
 from nnunetv2_voco.target import read_target
 from nnunetv2_voco.transfer import MINIMUM_SHARE, TransferError, load_encoder
@@ -56,11 +57,12 @@ def check_transfers(planned: list[PlannedRun], say: Callable[[str], None]) -> No
         seen.add(key)
         source = WeightSource(**item.plans[PLANS_KEY])
         target = read_target(item.dataset.folder, item.plans, item.run.configuration)
+        checkpoint = source.open()
         place = f"{item.run.dataset} {item.run.configuration} from {item.run.initialisation}"
         try:
             report = load_encoder(
                 target.build(),
-                source.open(),
+                checkpoint,
                 num_label_channels=target.num_label_channels,
                 decoder=source.decoder,
                 classes=target.classes,
@@ -70,6 +72,8 @@ def check_transfers(planned: list[PlannedRun], say: Callable[[str], None]) -> No
         except TransferError as error:
             raise ConfigError(f"{place}: {error}") from None
         say(f"{place}: {str(report).splitlines()[0]}")
+        for mismatch in input_mismatches(checkpoint, item.plans, item.run.configuration):
+            say(f"  note: {mismatch}")
 
 
 def write_runs(benchmark: Benchmark, planned: list[PlannedRun], *, file: Path) -> None:

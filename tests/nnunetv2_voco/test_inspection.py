@@ -35,7 +35,9 @@ def test_bare_weights_say_what_their_shapes_show(tmp_path: Path, capsys: pytest.
 
 def test_report_against_a_plan_is_shown(preprocessed: Path, checkpoint: Path, capsys: pytest.CaptureFixture) -> None:
     main([str(checkpoint), "-d", "999", "-c", "3d_cascade_fullres"])
-    assert "input channels 1 → 3" in capsys.readouterr().out
+    output = capsys.readouterr().out
+    assert "input channels 1 → 3" in output
+    assert "note: spacing 1 × 1 × 1 mm in the plan, 1.5 × 1 × 1 mm in pre-training" in output
 
 
 def test_too_small_a_share_is_said(preprocessed: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

@@ -73,6 +73,7 @@ def test_new_training_starts_from_the_weights_in_the_variable(
     record = json.loads((Path(trainer.output_folder) / "voco_transfer.json").read_text())
     assert record["checkpoint"] == str(checkpoint)
     assert record["transfer"]["share"] == 1
+    assert "spacing 1 × 1 × 1 mm in the plan, 1.5 × 1 × 1 mm in pre-training" in record["transfer"]["notes"]
 
 
 def test_planned_patch_batch_and_deep_supervision_are_untouched(
