@@ -92,6 +92,7 @@ class Feed:
             processes = distributed.world_size() if config.gather else 1
             self.validator = Validator(
                 cache, validation, plan=crops, intensity=intensity, transform=transform(), seed=config.seed,
+                dropout=(config.dropout, config.dropout_p),
                 volumes_per_batch=config.batch_size * config.accumulate * processes,
             )  # fmt: skip
 

@@ -18,7 +18,7 @@ from nnunetv2_voco.pretrain.crops import region_size
 from nnunetv2_voco.pretrain.dataset import CropPlan, Sample, layout_in_region, make_sample
 from nnunetv2_voco.pretrain.intensity import Intensity
 from nnunetv2_voco.pretrain.loss import best_constant_loss, intra_volume_loss, similarity
-from nnunetv2_voco.pretrain.model import VoCoModel
+from nnunetv2_voco.pretrain.model import VoCoModel, dropout_mask
 
 REGIONS = 48
 """Regions that are looked at, spread over the volumes."""
@@ -34,7 +34,8 @@ class Validation:
     """What was measured.
 
     Attributes:
-        intra: Intra-volume loss.
+        intra: Intra-volume loss, with dropout of the student's embedding, as in training: it is what training lowers.
+            The other figures are measured without.
         chance_zero: That loss if all similarities were 0.
         chance_constant: The least that any constant similarity reaches.
         accuracy: Position accuracy: share of crops whose most similar base is the one with the largest overlap.
@@ -76,6 +77,7 @@ class Validator:
         intensity: Normalisation.
         transform: Augmentation for the augmented accuracy.
         seed: The run's seed.
+        dropout: Kind and probability, as in training.
         volumes_per_batch: Volumes of a training step. Regions pass the projectors in batches of as many, for their
             norms see other statistics in larger ones, and the loss would be another than in training.
     """
@@ -89,10 +91,11 @@ class Validator:
         intensity: Intensity,
         transform: BasicTransform,
         seed: int,
+        dropout: tuple[str, float],
         volumes_per_batch: int,
     ) -> None:
         self.cache, self.intensity, self.transform, self.seed = cache, intensity, transform, seed
-        self.volumes_per_batch = volumes_per_batch
+        self.dropout, self.volumes_per_batch = dropout, volumes_per_batch
         self.records = list(records)[:REGIONS]
         self.plan = CropPlan(
             grid=plan.grid,
@@ -133,7 +136,7 @@ class Validator:
         best = (overlaps_NTB * valid_NB[:, None]).argmax(-1, keepdim=True)
         directions = F.normalize(student.flatten(0, 2), dim=1)
         figures = Validation(
-            intra=float(intra_volume_loss(crops, bases, overlaps_NTB, valid_NB)),
+            intra=float(intra_volume_loss(self._dropped(model, plain_VRKE)[:, :t], bases, overlaps_NTB, valid_NB)),
             chance_zero=zero,
             chance_constant=constant,
             accuracy=float(right.float().mean()),
@@ -146,6 +149,15 @@ class Validator:
             crops=right.numel(),
         )
         return figures, right.flatten().numpy()
+
+    def _dropped(self, model: VoCoModel, embeddings_VRKE: Tensor) -> Tensor:
+        """Project with the student as a training step does, by a mask that is the same every time: (R, K, C)."""
+        kind, p = self.dropout
+        rows_E = embeddings_VRKE.flatten(0, 2)
+        mask = dropout_mask(tuple(rows_E.shape), kind=kind, p=p, seed=(self.seed, 4), device=rows_E.device)
+        return self._project(model.student, embeddings_VRKE * mask.reshape(*embeddings_VRKE.shape[:3], -1)).flatten(
+            0, 1
+        )
 
     def predict(self, model: VoCoModel, device: torch.device, autocast: Callable[[], torch.autocast]) -> np.ndarray:
         """Similarities of crops to their region's bases, (R, T, B), in the order of `samples`."""

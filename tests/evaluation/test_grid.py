@@ -182,8 +182,9 @@ def test_weights_that_do_not_fit_are_found_before_anything_runs(
 ) -> None:
     said: list[str] = []
     check_transfers(planned(tmp_path, seeds=[0, 1]), said.append)
-    assert len(said) == 1
-    assert "(100.0%) come from the checkpoint" in said[0]
+    account, note = said
+    assert "(100.0%) come from the checkpoint" in account
+    assert "spacing 1 × 1 × 1 mm in the plan, 1.5 × 1 × 1 mm in pre-training" in note
     from nnunetv2_voco.encoder import plain_architecture
 
     write_checkpoint(checkpoint, plain_architecture((1, 2, 2)))

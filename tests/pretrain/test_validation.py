@@ -10,6 +10,8 @@ from nnunetv2_voco.pretrain.cache import Record
 from nnunetv2_voco.pretrain.crops import BodyMap
 from nnunetv2_voco.pretrain.dataset import CropPlan
 from nnunetv2_voco.pretrain.intensity import stored_intensity
+from nnunetv2_voco.pretrain.loss import intra_volume_loss
+from nnunetv2_voco.pretrain.model import dropout_mask
 from nnunetv2_voco.pretrain.precision import autocast_context
 from nnunetv2_voco.pretrain.validation import (
     CROPS_PER_REGION,
@@ -81,7 +83,9 @@ def random_directions(y: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
     return torch.randn(len(y), 64, generator=torch.Generator().manual_seed(int(y.sum() * 100 + x.sum())))
 
 
-def make_validator(volumes: int = 2, seed: int = 0, volumes_per_batch: int = 4) -> Validator:
+def make_validator(
+    volumes: int = 2, seed: int = 0, volumes_per_batch: int = 4, dropout: tuple[str, float] = ("element", 0.0)
+) -> Validator:
     cache = Cache(volumes)
     return Validator(
         cache,
@@ -90,6 +94,7 @@ def make_validator(volumes: int = 2, seed: int = 0, volumes_per_batch: int = 4) 
         intensity=stored_intensity("NoNormalization"),
         transform=crop_transforms(shift_amplitude=0.0, isotropic_plane=True),
         seed=seed,
+        dropout=dropout,
         volumes_per_batch=volumes_per_batch,
     )
 
@@ -111,6 +116,23 @@ def test_embedding_that_knows_the_place_is_always_right(perfect: Validation):
 
 def test_embedding_that_knows_the_place_is_right_across_volumes_too(perfect: Validation):
     assert perfect.accuracy_across == pytest.approx(perfect.accuracy, abs=0.15)
+
+
+@pytest.mark.parametrize("kind", ["element", "crop"])
+def test_loss_is_that_of_training_with_dropout_and_the_accuracy_without(perfect: Validation, kind: str):
+    validator = make_validator(dropout=(kind, 0.5))
+    dropped, _ = validator.measure(Model(bumps), CPU, lambda: autocast_context("fp32", CPU))
+    assert replace(dropped, intra=perfect.intra) == perfect
+    losses = []
+    for number, (*_, sample) in enumerate(validator.samples(augmented=False)):
+        embedded = Encoder(bumps)(sample.crops)[0].flatten(1)
+        rows = np.arange(len(embedded)) + number * len(embedded)
+        mask = dropout_mask((REGIONS * len(embedded), embedded.shape[1]), kind=kind, p=0.5, seed=(0, 4), device=CPU)
+        crops, bases = (embedded * mask[rows])[:CROPS_PER_REGION], embedded[CROPS_PER_REGION:]
+        valid = sample.bases_valid[None]
+        losses.append(float(intra_volume_loss(crops[None], bases[None], sample.overlaps[None], valid)))
+    assert dropped.intra == pytest.approx(np.mean(losses), rel=1e-5)
+    assert dropped.intra != perfect.intra
 
 
 class Rows(nn.Module):
