@@ -54,3 +54,8 @@ def run_until(trainer: nnUNetTrainer, epoch: int, monkeypatch: pytest.MonkeyPatc
     trainer.save_every = 1
     with pytest.raises(KeyboardInterrupt):
         trainer.run_training()
+
+
+def weights_of(path: Path) -> dict[str, torch.Tensor]:
+    """The weights in a checkpoint of this package."""
+    return torch.load(path, weights_only=True)["network_weights"]
