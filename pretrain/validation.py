@@ -34,8 +34,9 @@ class Validation:
     """What was measured.
 
     Attributes:
-        intra: Intra-volume loss, with dropout of the student's embedding, as in training: it is what training lowers.
-            The other figures are measured without.
+        intra: Intra-volume loss, with dropout of elements of the student's embedding, as in training: it is what
+            training lowers. The other figures are measured without, and so is this one if training drops whole crops,
+            of which nothing is left that could be right.
         chance_zero: That loss if all similarities were 0.
         chance_constant: The least that any constant similarity reaches.
         accuracy: Position accuracy: share of crops whose most similar base is the one with the largest overlap.
@@ -151,8 +152,10 @@ class Validator:
         return figures, right.flatten().numpy()
 
     def _dropped(self, model: VoCoModel, embeddings_VRKE: Tensor) -> Tensor:
-        """Project with the student as a training step does, by a mask that is the same every time: (R, K, C)."""
+        """Project with the student as in training, where single elements drop out by the same mask: (R, K, C)."""
         kind, p = self.dropout
+        if kind == "crop":
+            return self._project(model.student, embeddings_VRKE).flatten(0, 1)
         rows_E = embeddings_VRKE.flatten(0, 2)
         mask = dropout_mask(tuple(rows_E.shape), kind=kind, p=p, seed=(self.seed, 4), device=rows_E.device)
         return self._project(model.student, embeddings_VRKE * mask.reshape(*embeddings_VRKE.shape[:3], -1)).flatten(
