@@ -91,10 +91,27 @@ def test_two_machines_survive_a_killed_process_and_end_with_the_same_weights(ct,
         finish(node, log)
     printed = "".join(log.read_text() for log in logs)
     assert "Continuing the run" in printed  # more than once where the other machine had to start again, too
-    assert "has lost another one" in printed
     assert same_bits(weights(out), weights(one_machine))
     records = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
     assert [r["step"] for r in records if r["kind"] == "training"] == list(range(1, 31))
+
+
+def test_process_that_loses_another_says_so_and_how_to_go_on(ct, tmp_path):
+    """Without torchrun, which may end the survivor before it has noticed."""
+    out, port = tmp_path / "out", str(free_port())
+    logs = [tmp_path / f"process_{i}.txt" for i in range(2)]
+    group = {"WORLD_SIZE": "2", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    command = [sys.executable, "-m", "nnunetv2_voco.pretrain", *arguments(ct, out)]
+    survivor, killed = (start(command, log, RANK=str(i), **group) for i, log in enumerate(logs))
+    wait_for_step(out, 5, survivor, logs[0])
+    killed.kill()
+    killed.wait()
+    try:
+        assert survivor.wait(timeout=300) != 0
+    finally:
+        survivor.kill()
+    assert "voco_pretrain: process 0 has lost another one" in logs[0].read_text()
+    assert "go on with --continue" in logs[0].read_text()
 
 
 @pytest.fixture
