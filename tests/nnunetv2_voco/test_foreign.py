@@ -2,7 +2,7 @@ import json
 import pickle
 from pathlib import Path
 
-import huggingface_hub
+import huggingface_hub.constants
 import numpy as np
 import pytest
 import torch
