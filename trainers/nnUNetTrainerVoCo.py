@@ -10,14 +10,14 @@ from nnunetv2.training.dataloading.nnunet_dataset import infer_dataset_class
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
 from nnunetv2_voco.atomic import write_atomically, write_json
+from nnunetv2_voco.checkpoint import Checkpoint
 from nnunetv2_voco.classes import output_classes
-from nnunetv2_voco.foreign import local_file
+from nnunetv2_voco.foreign import ForeignCheckpoint, local_file
 from nnunetv2_voco.mismatch import with_mismatches
 from nnunetv2_voco.report import TransferReport
 from nnunetv2_voco.source import WeightSource, digest, weight_source
-from nnunetv2_voco.swin_files import is_swin
 from nnunetv2_voco.trainers.experiment import Experiment, seed_everything
-from nnunetv2_voco.transfer import MINIMUM_SHARE, Pretrained, load_encoder
+from nnunetv2_voco.transfer import MINIMUM_SHARE, load_encoder
 
 TRANSFER_FILE = "voco_transfer.json"
 """File beside nnU-Net's logs: the weights that a training started from and the account of their transfer."""
@@ -119,17 +119,15 @@ class nnUNetTrainerVoCo(nnUNetTrainer):
         if not self.was_initialized:
             self.initialize()
         report = self.transfer(checkpoint, source)
-        if not is_swin(checkpoint.weights):  # whose report says how intensities are brought back
-            report = with_mismatches(report, checkpoint, self.plans_manager.plans, self.configuration_name)
         if self.local_rank == 0:
             self.print_to_log_file(f"{source.checkpoint}\n{report}", add_timestamp=False)
             sha256 = source.sha256 or digest(local_file(source.checkpoint))
             record = {**source.to_plans(), "sha256": sha256, "transfer": report.to_json()}
             write_json(Path(self.output_folder) / TRANSFER_FILE, record)
 
-    def transfer(self, checkpoint: Pretrained, source: WeightSource) -> TransferReport:
+    def transfer(self, checkpoint: Checkpoint | ForeignCheckpoint, source: WeightSource) -> TransferReport:
         """Fill the network from the checkpoint, as `source` says."""
-        return load_encoder(
+        report = load_encoder(
             self.network,
             checkpoint,
             num_label_channels=len(self.label_manager.foreground_labels) if self.is_cascaded else 0,
@@ -138,6 +136,7 @@ class nnUNetTrainerVoCo(nnUNetTrainer):
             across_families=source.across_families,
             minimum_share=0 if source.insist else self.minimum_share,
         )
+        return with_mismatches(report, checkpoint, self.plans_manager.plans, self.configuration_name)
 
     def save_checkpoint(self, filename: str) -> None:
         """Save under the name of `saved_trainer_name`, with ours and the account of the transfer beside it."""
