@@ -21,6 +21,9 @@ FORMAT = "nnunetv2_voco.encoder"
 FORMAT_VERSION = 2
 """Newest version that is read. Files of encoders are written as version 1, those that hold a decoder, too, as 2."""
 
+CT_SCHEME = "CTNormalization"
+"""nnU-Net's normalisation with statistics of the data set, where others take them from each volume."""
+
 CITATIONS = (
     "Wu, Zhuang, Chen: Large-Scale 3D Medical Image Pre-training with Geometric Context Priors. "
     "IEEE TPAMI 2025, doi 10.1109/TPAMI.2025.3639593",

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from nnunetv2_voco.checkpoint import CITATIONS, FORMAT, Checkpoint, CheckpointError, checkpoint_from_content
+from nnunetv2_voco.checkpoint import CITATIONS, CT_SCHEME, FORMAT, Checkpoint, CheckpointError, checkpoint_from_content
 from nnunetv2_voco.classes import output_classes
 from nnunetv2_voco.encoder import Architecture, residual_architecture
 from nnunetv2_voco.layout import canonical_weights
@@ -30,9 +30,6 @@ STATE_DICT_KEYS = ("network_weights", "state_dict", "model_state_dict", "net", "
 
 WRAPPERS = ("module.", "backbone.", "model.", "net.", "network.", "student.")
 """Prefixes which training code puts before the network's own names."""
-
-CT_SCHEME = "CTNormalization"
-"""nnU-Net's normalisation with statistics of the data set, where others take them from each volume."""
 
 HUB = "hf://"
 HUB_FILES = ("voco_encoder.pth", "checkpoint_final.pth", "model.safetensors", "pytorch_model.bin")

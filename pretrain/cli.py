@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from nnunetv2_voco.arguments import number_list
+from nnunetv2_voco.inspection import ARCHITECTURES
 from nnunetv2_voco.pretrain.config import help_of
-from nnunetv2_voco.pretrain.config_checks import ARCHITECTURES, DROPOUTS, PRECISIONS, PSEUDO_LABELLED
+from nnunetv2_voco.pretrain.config_checks import DROPOUTS, PRECISIONS, PSEUDO_LABELLED
 from nnunetv2_voco.pretrain.recipes import RECIPES
 from nnunetv2_voco.pretrain.setting_presets import PAPER, REGION_PRESETS, TINY
 from nnunetv2_voco.scales import SCALES

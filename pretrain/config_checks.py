@@ -5,13 +5,13 @@ from collections.abc import Callable
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
+from nnunetv2_voco.inspection import ARCHITECTURES
 from nnunetv2_voco.pretrain.recipes import RECIPES
 from nnunetv2_voco.scales import SCALES
 
 if TYPE_CHECKING:
     from nnunetv2_voco.pretrain.config import PretrainConfig
 
-ARCHITECTURES = ("plain", "resenc-m", "resenc-l", "resenc-xl")
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 DROPOUTS = ("element", "crop")
 PSEUDO_LABELLED = ("patches", "crops")

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from nnunetv2_voco.checkpoint import CT_SCHEME
 from nnunetv2_voco.encoder import Architecture
-from nnunetv2_voco.pretrain.intensity import CT_SCHEME
 
 if TYPE_CHECKING:  # imported where needed: nnU-Net takes a second, and runs without a dataset do not need it
     from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager

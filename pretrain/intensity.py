@@ -7,9 +7,8 @@ from typing import Any
 import numpy as np
 from nnunetv2.preprocessing.normalization.default_normalization_schemes import CTNormalization
 
+from nnunetv2_voco.checkpoint import CT_SCHEME
 from nnunetv2_voco.pretrain.preprocess import HISTOGRAM_EDGES, STEPS_PER_UNIT
-
-CT_SCHEME = "CTNormalization"
 
 
 @dataclass(frozen=True)

@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 
 from nnunetv2_voco.atomic import write_json
+from nnunetv2_voco.checkpoint import CT_SCHEME
 from nnunetv2_voco.encoder import Architecture, check_input_size
 from nnunetv2_voco.pretrain.cache import Record
 from nnunetv2_voco.pretrain.config import CROP_SIZE, PretrainConfig
 from nnunetv2_voco.pretrain.dataset import CropPlan
 from nnunetv2_voco.pretrain.dataset_plans import DatasetPlans
 from nnunetv2_voco.pretrain.intensity import (
-    CT_SCHEME,
     Intensity,
     body_properties,
     ct_intensity,

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from nnunetv2_voco.checkpoint import CT_SCHEME
 from nnunetv2_voco.classes import same_name
 from nnunetv2_voco.pretrain.dataset_plans import find_plans
-from nnunetv2_voco.pretrain.intensity import CT_SCHEME
 from nnunetv2_voco.pretrain.labelled.split import split_cases
 
 if TYPE_CHECKING:  # imported where needed: takes a second
