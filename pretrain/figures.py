@@ -101,18 +101,17 @@ def _draw_region(
 ) -> None:
     """Draw the middle slice of every layer of the grid, and each crop in the layer that holds most of it."""
     height = grid[1] * size[1] + LAYER_GAP
+    tops = height * np.arange(grid[0])[::-1]
     tiles = np.full((grid[0] * height - LAYER_GAP, region.shape[2]), np.nan)
-    for layer in range(grid[0]):
-        top = (grid[0] - 1 - layer) * height
+    for layer, top in enumerate(tops):
         tiles[top : top + height - LAYER_GAP] = region[layer * size[0] + size[0] // 2]
     axes.imshow(tiles, cmap="gray", vmin=intensity.window[0], vmax=intensity.window[1])
     bases_B3 = base_corners(grid, size)
     for base in bases_B3:
-        top = (grid[0] - 1 - base[0] // size[0]) * height
-        axes.add_patch(_box(base, top, size, edgecolor="white", linewidth=0.8, alpha=0.7))
+        axes.add_patch(_box(base, tops[base[0] // size[0]], size, edgecolor="white", linewidth=0.8, alpha=0.7))
     by_layer_TZ = overlaps_TB.reshape(len(overlaps_TB), grid[0], -1).sum(axis=2)
     for number, corner in enumerate(_crop_corners(overlaps_TB, bases_B3, size)):
-        top = (grid[0] - 1 - int(np.argmax(by_layer_TZ[number]))) * height
+        top = tops[np.argmax(by_layer_TZ[number])]
         axes.add_patch(_box(corner, top, size, edgecolor=SERIES[number], linewidth=2))
     axes.axis("off")
 
@@ -128,16 +127,15 @@ def _compare(
     """Show predicted similarities as heat maps of the grid's layers, with true / predicted numbers on them."""
     layers, height, width = grid
     cells_ZYX = np.where(valid_B, predicted_B, np.nan).reshape(grid)
-    axes.set_xlim(-0.5, width - 0.5)
-    for layer in range(layers):
-        top = (layers - 1 - layer) * (height + CELL_GAP) - 0.5
+    tops = (height + CELL_GAP) * np.arange(layers)[::-1]
+    for layer, top in enumerate(tops - 0.5):
         axes.imshow(cells_ZYX[layer], cmap="viridis", vmin=0, vmax=1, extent=(-0.5, width - 0.5, top + height, top))
-    axes.set(ylim=(layers * (height + CELL_GAP) - CELL_GAP - 0.5, -0.5), xticks=[], yticks=[])
+    axes.set(xlim=(-0.5, width - 0.5), ylim=(tops[0] + height - 0.5, -0.5), xticks=[], yticks=[])
     for cell, (true, predicted, valid) in enumerate(zip(true_B, predicted_B, valid_B, strict=True)):
         z, y, x = np.unravel_index(cell, grid)
         text = f"{true:.2f}\n{predicted:.2f}" if valid else "air"
         ink = "black" if valid and predicted > 0.6 else "white" if valid else "gray"
-        axes.text(x, (layers - 1 - z) * (height + CELL_GAP) + y, text, ha="center", va="center", fontsize=9, color=ink)
+        axes.text(x, tops[z] + y, text, ha="center", va="center", fontsize=9, color=ink)
     for spine in axes.spines.values():
         spine.set(color=colour, linewidth=3)
 

@@ -5,6 +5,7 @@ Shape suffixes: R = regions, V = volumes, T = random crops, B = base crops, K = 
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from math import prod
 
 import numpy as np
 import torch
@@ -120,6 +121,7 @@ class Validator:
         augmented_VRKE, _, _ = self._embed(model, device, autocast, augmented=True)
         student = self._project(model.student, plain_VRKE)
         teacher = self._project(model.teacher, plain_VRKE)
+        trained = student if self.dropout[0] == "crop" else self._student_in_training(model, plain_VRKE)
         overlaps_NTB, valid_NB = overlaps.flatten(0, 1), valid.flatten(0, 1)
         t = CROPS_PER_REGION
         crops, bases = student.flatten(0, 1)[:, :t], teacher.flatten(0, 1)[:, t:]
@@ -137,7 +139,7 @@ class Validator:
         best = (overlaps_NTB * valid_NB[:, None]).argmax(-1, keepdim=True)
         directions = F.normalize(student.flatten(0, 2), dim=1)
         figures = Validation(
-            intra=float(intra_volume_loss(self._dropped(model, plain_VRKE)[:, :t], bases, overlaps_NTB, valid_NB)),
+            intra=float(intra_volume_loss(trained.flatten(0, 1)[:, :t], bases, overlaps_NTB, valid_NB)),
             chance_zero=zero,
             chance_constant=constant,
             accuracy=float(right.float().mean()),
@@ -151,16 +153,13 @@ class Validator:
         )
         return figures, right.flatten().numpy()
 
-    def _dropped(self, model: VoCoModel, embeddings_VRKE: Tensor) -> Tensor:
-        """Project with the student as in training, where single elements drop out by the same mask: (R, K, C)."""
+    def _student_in_training(self, model: VoCoModel, embeddings_VRKE: Tensor) -> Tensor:
+        """Project with the student as in training, where single elements drop out, by the same mask every time."""
         kind, p = self.dropout
-        if kind == "crop":
-            return self._project(model.student, embeddings_VRKE).flatten(0, 1)
-        rows_E = embeddings_VRKE.flatten(0, 2)
-        mask = dropout_mask(tuple(rows_E.shape), kind=kind, p=p, seed=(self.seed, 4), device=rows_E.device)
-        return self._project(model.student, embeddings_VRKE * mask.reshape(*embeddings_VRKE.shape[:3], -1)).flatten(
-            0, 1
-        )
+        *volumes_regions_crops, e = embeddings_VRKE.shape
+        shape = (prod(volumes_regions_crops), e)
+        mask = dropout_mask(shape, kind=kind, p=p, seed=(self.seed, 4), device=embeddings_VRKE.device)
+        return self._project(model.student, embeddings_VRKE * mask.reshape(embeddings_VRKE.shape))
 
     def predict(self, model: VoCoModel, device: torch.device, autocast: Callable[[], torch.autocast]) -> np.ndarray:
         """Similarities of crops to their region's bases, (R, T, B), in the order of `samples`."""
