@@ -1,6 +1,7 @@
 """Does the encoder know where a crop lies? Measured on held-out volumes, against chance and an untrained encoder.
 
-Shape suffixes: R = regions, V = volumes, T = random crops, B = base crops, K = T + B, E = embedding.
+Shape suffixes: R = regions, V = volumes, N = V · R, T = random crops, B = base crops, K = T + B, E = embedding,
+P = projection.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -35,9 +36,9 @@ class Validation:
     """What was measured.
 
     Attributes:
-        intra: Intra-volume loss, with dropout of elements of the student's embedding, as in training: it is what
-            training lowers. The other figures are measured without, and so is this one if training drops whole crops,
-            of which nothing is left that could be right.
+        intra: Intra-volume loss, with dropout of the student's embedding as in training: it is what training lowers.
+            A crop that drops out as a whole has nothing left that could be right, and does not count. The other
+            figures are measured without dropout.
         chance_zero: That loss if all similarities were 0.
         chance_constant: The least that any constant similarity reaches.
         accuracy: Position accuracy: share of crops whose most similar base is the one with the largest overlap.
@@ -121,7 +122,6 @@ class Validator:
         augmented_VRKE, _, _ = self._embed(model, device, autocast, augmented=True)
         student = self._project(model.student, plain_VRKE)
         teacher = self._project(model.teacher, plain_VRKE)
-        trained = student if self.dropout[0] == "crop" else self._student_in_training(model, plain_VRKE)
         overlaps_NTB, valid_NB = overlaps.flatten(0, 1), valid.flatten(0, 1)
         t = CROPS_PER_REGION
         crops, bases = student.flatten(0, 1)[:, :t], teacher.flatten(0, 1)[:, t:]
@@ -139,7 +139,7 @@ class Validator:
         best = (overlaps_NTB * valid_NB[:, None]).argmax(-1, keepdim=True)
         directions = F.normalize(student.flatten(0, 2), dim=1)
         figures = Validation(
-            intra=float(intra_volume_loss(trained.flatten(0, 1)[:, :t], bases, overlaps_NTB, valid_NB)),
+            intra=self._intra_in_training(model, plain_VRKE, bases, overlaps_NTB, valid_NB),
             chance_zero=zero,
             chance_constant=constant,
             accuracy=float(right.float().mean()),
@@ -153,13 +153,33 @@ class Validator:
         )
         return figures, right.flatten().numpy()
 
-    def _student_in_training(self, model: VoCoModel, embeddings_VRKE: Tensor) -> Tensor:
-        """Project with the student as in training, where single elements drop out, by the same mask every time."""
+    def _intra_in_training(
+        self,
+        model: VoCoModel,
+        embeddings_VRKE: Tensor,
+        bases_NBP: Tensor,
+        overlaps_NTB: Tensor,
+        valid_NB: Tensor,
+    ) -> float:
+        """Intra-volume loss of a student that sees embeddings after dropout, by the same mask every time.
+
+        The norms of the projector see the zeros of dropped crops, as in training; the loss leaves these crops out.
+        """
         kind, p = self.dropout
         *volumes_regions_crops, e = embeddings_VRKE.shape
         shape = (prod(volumes_regions_crops), e)
         mask = dropout_mask(shape, kind=kind, p=p, seed=(self.seed, 4), device=embeddings_VRKE.device)
-        return self._project(model.student, embeddings_VRKE * mask.reshape(embeddings_VRKE.shape))
+        mask_VRKE = mask.reshape(*volumes_regions_crops, -1)
+        crops = self._project(model.student, embeddings_VRKE * mask_VRKE).flatten(0, 1)[:, :CROPS_PER_REGION]
+        kept_NT = mask_VRKE.any(-1).flatten(0, 1)[:, :CROPS_PER_REGION].cpu()
+        losses = [
+            intra_volume_loss(crops_TP[None, kept_T], bases_BP[None], overlaps_TB[None, kept_T], valid_B[None])
+            for crops_TP, kept_T, bases_BP, overlaps_TB, valid_B in zip(
+                crops, kept_NT, bases_NBP, overlaps_NTB, valid_NB, strict=True
+            )
+            if kept_T.any()
+        ]
+        return float(torch.stack(losses).mean())
 
     def predict(self, model: VoCoModel, device: torch.device, autocast: Callable[[], torch.autocast]) -> np.ndarray:
         """Similarities of crops to their region's bases, (R, T, B), in the order of `samples`."""

@@ -115,27 +115,41 @@ def test_embedding_that_knows_the_place_is_right_across_volumes_too(perfect: Val
     assert perfect.accuracy_across == pytest.approx(perfect.accuracy, abs=0.15)
 
 
-def test_loss_is_that_of_training_with_dropout_and_the_accuracy_without(perfect: Validation):
-    validator = make_validator(dropout=("element", 0.5))
+@pytest.mark.parametrize("kind", ["element", "crop"])
+def test_loss_is_that_of_training_with_dropout_on_crops_that_are_left_and_the_rest_without(
+    kind: str, perfect: Validation
+):
+    validator = make_validator(dropout=(kind, 0.5))
     dropped, _ = validator.measure(Model(bumps), CPU, lambda: autocast_context("fp32", CPU))
     assert replace(dropped, intra=perfect.intra) == perfect
     losses = []
     for number, (*_, sample) in enumerate(validator.samples(augmented=False)):
         embedded = Encoder(bumps)(sample.crops)[0].flatten(1)
         rows = np.arange(len(embedded)) + number * len(embedded)
-        mask = dropout_mask(
-            (REGIONS * len(embedded), embedded.shape[1]), kind="element", p=0.5, seed=(0, 4), device=CPU
-        )
+        mask = dropout_mask((REGIONS * len(embedded), embedded.shape[1]), kind=kind, p=0.5, seed=(0, 4), device=CPU)
         crops, bases = (embedded * mask[rows])[:CROPS_PER_REGION], embedded[CROPS_PER_REGION:]
-        valid = sample.bases_valid[None]
-        losses.append(float(intra_volume_loss(crops[None], bases[None], sample.overlaps[None], valid)))
+        left = crops.abs().sum(1) > 0
+        if left.any():
+            overlaps, valid = sample.overlaps[left], sample.bases_valid
+            losses.append(float(intra_volume_loss(crops[None, left], bases[None], overlaps[None], valid[None])))
     assert dropped.intra == pytest.approx(np.mean(losses), rel=1e-5)
     assert dropped.intra != perfect.intra
 
 
-def test_crops_of_which_dropout_would_leave_nothing_are_measured_whole(perfect: Validation):
-    validator = make_validator(dropout=("crop", 0.5))
-    assert validator.measure(Model(bumps), CPU, lambda: autocast_context("fp32", CPU))[0] == perfect
+class Dropped(nn.Module):
+    """A projector for which a dropped crop moves all others, as batch statistics do, and makes them wrong if absent."""
+
+    def forward(self, embeddings: torch.Tensor) -> torch.Tensor:
+        whole = embeddings.abs().sum(1) > 0
+        return embeddings if not whole.all() else torch.ones_like(embeddings)
+
+
+def test_projector_sees_the_dropped_crops_as_in_training(perfect: Validation):
+    model = Model(bumps)
+    model.student = Dropped()
+    autocast = lambda: autocast_context("fp32", CPU)  # noqa: E731
+    assert make_validator(dropout=("crop", 0.5)).measure(model, CPU, autocast)[0].intra < perfect.chance_constant
+    assert make_validator(dropout=("crop", 0.0)).measure(model, CPU, autocast)[0].intra > perfect.chance_constant
 
 
 class Rows(nn.Module):
