@@ -167,7 +167,7 @@ def build_encoder(architecture: Architecture, *, num_input_channels: int = 1) ->
 
     The names of its parameters, prefixed with "encoder.", are those of the whole network.
     """
-    encoder = build_network(architecture, num_input_channels=num_input_channels).encoder
+    encoder = build_network(architecture, num_input_channels=num_input_channels).get_submodule("encoder")
     encoder.return_skips = True
     return encoder
 

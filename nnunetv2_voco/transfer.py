@@ -242,7 +242,8 @@ def _decoder_records(
         segments = name.startswith(SEGMENTATION_LAYERS)
         if segments and not outputs:
             continue
-        loaded, rules = 0, ()
+        loaded = 0
+        rules: tuple[str, ...] = ()
         if depths[0] == depths[1] and name in source:
             if segments and source[name].shape[1:] == target.shape[1:]:
                 new[name], loaded, rules = _matching_rows(source[name], target, outputs)

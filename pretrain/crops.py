@@ -10,7 +10,8 @@ import numpy as np
 
 def region_size(grid: tuple[int, int, int], size_vox: tuple[int, int, int]) -> tuple[int, int, int]:
     """Edge lengths in voxels of the region that `grid` base crops of `size_vox` fill."""
-    return tuple(int(n * edge) for n, edge in zip(grid, size_vox, strict=True))
+    z, y, x = (int(n * edge) for n, edge in zip(grid, size_vox, strict=True))
+    return z, y, x
 
 
 def base_corners(grid: tuple[int, int, int], size_vox: tuple[int, int, int]) -> np.ndarray:

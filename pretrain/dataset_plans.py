@@ -95,14 +95,19 @@ def read_dataset_plans(dataset: str, *, configuration: str, plans: str) -> Datas
     scheme = settings.normalization_schemes[0]
     return DatasetPlans(
         spacing_mm=_three_floats(settings.spacing),
-        transpose=tuple(int(axis) for axis in manager.transpose_forward),
+        transpose=_three_integers(manager.transpose_forward),
         scheme=scheme,
         use_mask_for_norm=bool(settings.use_mask_for_norm[0]),
         properties=dict(manager.foreground_intensity_properties_per_channel["0"]),
-        patch_size=tuple(int(n) for n in settings.patch_size),
+        patch_size=_three_integers(settings.patch_size),
         architecture=Architecture.from_plans(settings.configuration["architecture"]),
         modality="CT" if scheme == CT_SCHEME else "any",
     )
+
+
+def _three_integers(values: Sequence[int]) -> tuple[int, int, int]:
+    z, y, x = (int(v) for v in values)
+    return z, y, x
 
 
 def _three_floats(values: Sequence[float]) -> tuple[float, float, float]:

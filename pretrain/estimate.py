@@ -90,8 +90,9 @@ def _random_batch(
         sets = torch.zeros(number, dtype=torch.int64, device=device)
         labelled = LabelledPatch(torch.randn(number, 1, *plan.patch_size, device=device), targets, sets)
     if config.learns_from.pseudo:
-        on_patches = config.pseudo_on == "patches" and labelled is not None
-        images = labelled.image if on_patches else crops[:, : config.random_crops].flatten(0, 1)
+        images = crops[:, : config.random_crops].flatten(0, 1)
+        if config.pseudo_on == "patches" and labelled is not None:
+            images = labelled.image
         pseudo = images, torch.zeros_like(images, dtype=torch.int64)
     hidden = crops[:, : config.random_crops if config.trains_decoder else 0]
     return Batch(Sample(crops, overlaps, valid, places, hidden), labelled), pseudo

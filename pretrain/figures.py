@@ -132,7 +132,7 @@ def _compare(
         axes.imshow(cells_ZYX[layer], cmap="viridis", vmin=0, vmax=1, extent=(-0.5, width - 0.5, top + height, top))
     axes.set(xlim=(-0.5, width - 0.5), ylim=(tops[0] + height - 0.5, -0.5), xticks=[], yticks=[])
     for cell, (true, predicted, valid) in enumerate(zip(true_B, predicted_B, valid_B, strict=True)):
-        z, y, x = np.unravel_index(cell, grid)
+        z, y, x = (int(n) for n in np.unravel_index(cell, grid))
         text = f"{true:.2f}\n{predicted:.2f}" if valid else "air"
         ink = "black" if valid and predicted > 0.6 else "white" if valid else "gray"
         axes.text(x, tops[z] + y, text, ha="center", va="center", fontsize=9, color=ink)

@@ -194,4 +194,4 @@ class VoCoModel(nn.Module):
             own = self.decoder_loss(hidden_NT, crops_NK[:, :t], places_NK23[:, :t], chunk=chunk)
             decoder = across(own[None]).mean()
         total = voco.total + place_weight * place + decoder_weight * decoder
-        return StepLoss(*voco[:3], place=place, decoder=decoder, total=total)
+        return StepLoss(voco.intra, voco.inter, voco.reg, place, decoder, total)

@@ -129,7 +129,7 @@ def orient(image: sitk.Image) -> sitk.Image:
 
 def content_digest(oriented: sitk.Image) -> str:
     """Digest of the voxels: equal for two copies of one volume, in whatever format."""
-    return hashlib.sha256(sitk.GetArrayViewFromImage(oriented)).hexdigest()[:20]
+    return hashlib.sha256(sitk.GetArrayViewFromImage(oriented).data).hexdigest()[:20]
 
 
 def block_means(mask: np.ndarray, block: int) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -117,7 +117,7 @@ def _line(axes: Axes, records: list[dict[str, Any]], name: str, **style: Any) ->
         axes.plot(*zip(*points, strict=True), **style)
 
 
-def _legend(axes: Axes, place: str) -> None:
+def _legend(axes: Axes, place: Literal["best", "upper left", "upper right"]) -> None:
     """Add a legend if anything was drawn."""
     if axes.get_legend_handles_labels()[0]:
         axes.legend(loc=place, frameon=False, fontsize=9)
