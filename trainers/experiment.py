@@ -15,6 +15,9 @@ PLANS_KEY = "nnunetv2_voco_experiment"
 """Key of the plans under which an `Experiment` stands."""
 
 
+_LOWEST = {"seed": 0, "epochs": 1, "iterations_per_epoch": 1, "val_iterations_per_epoch": 1, "initial_draw": 0}
+
+
 @dataclass(frozen=True, kw_only=True)
 class Experiment:
     """What one run of an experiment fixes; what is None, or not given, stays as nnU-Net or the trainer has it.
@@ -28,6 +31,7 @@ class Experiment:
         val_iterations_per_epoch: Steps of the running validation in an epoch.
         initial_lr: Highest learning rate of the schedule, in place of the trainer's.
         from_scratch: Load no weights, under the same schedule: the fair twin of any trainer.
+        initial_draw: Number of the draw of initial weights, under the same seed, cases and batches.
 
     Raises:
         ValueError: On construction, naming the field, its value and what is expected.
@@ -41,13 +45,14 @@ class Experiment:
     val_iterations_per_epoch: int | None = None
     initial_lr: float | None = None
     from_scratch: bool = False
+    initial_draw: int = 0
 
     def __post_init__(self) -> None:
         for name in ("training_cases", "validation_cases"):
             cases = getattr(self, name)
             if cases is not None:
                 object.__setattr__(self, name, _checked_cases(name, cases))
-        for name, lowest in (("seed", 0), ("epochs", 1), ("iterations_per_epoch", 1), ("val_iterations_per_epoch", 1)):
+        for name, lowest in _LOWEST.items():
             value = getattr(self, name)
             if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < lowest):
                 raise ValueError(f"{PLANS_KEY}: {name} {value!r} is not null or an integer of {lowest} or more")

@@ -74,7 +74,8 @@ class nnUNetTrainerVoCo(nnUNetTrainer):
 
     def initialize(self) -> None:
         """Seed, if the plans name a seed, before the network is initialised."""
-        self._seed(0)
+        draw = self.experiment.initial_draw
+        self._seed(*((0, draw) if draw else (0,)))
         super().initialize()
 
     def do_split(self) -> tuple[list[str], list[str]]:

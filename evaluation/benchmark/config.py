@@ -31,7 +31,9 @@ class Initialisation:
     Attributes:
         name: How tables call them.
         checkpoint: File, relative to the YAML file, or "hf://owner/name[/file]", in which {seed} and {labels}
-            stand for the run's seed and amount of labels; None for the twin.
+            stand for the run's seed and amount of labels; None for a start from scratch.
+        random: Number from 1 on of a draw of initial values: another start from scratch than the twin's, with the same
+            cases and batches, which shows how far two starts part by chance. None for the twin and with a checkpoint.
         decoder: See `voco_plan --decoder`.
         across_families: See `voco_plan --across_families`.
         insist: See `voco_plan --insist`.
@@ -39,6 +41,7 @@ class Initialisation:
 
     name: str
     checkpoint: str | None
+    random: int | None = None
     decoder: bool = False
     across_families: bool = False
     insist: bool = False
@@ -46,8 +49,14 @@ class Initialisation:
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[A-Za-z0-9-]+", self.name):
             raise ConfigError(f"name {self.name!r}: take letters, digits and -")
-        if (self.name == SCRATCH) != (self.checkpoint is None):
-            raise ConfigError(f"initialisation {self.name!r}: {SCRATCH} and no other goes without a checkpoint")
+        _check_positive(f"initialisation {self.name!r}: random", self.random)
+        expected = 0 if self.name == SCRATCH else 1
+        if (self.checkpoint is not None) + (self.random is not None) != expected:
+            raise ConfigError(
+                f"initialisation {self.name!r}: every one but {SCRATCH} has a checkpoint or a number as random"
+            )
+        if self.random is not None and (self.decoder or self.across_families or self.insist):
+            raise ConfigError(f"initialisation {self.name!r}: decoder, across_families and insist need a checkpoint")
 
 
 @dataclass(frozen=True, kw_only=True)

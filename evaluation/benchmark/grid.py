@@ -69,7 +69,7 @@ def plan_runs(benchmark: Benchmark, say: Callable[[str], None] = lambda text: No
 def weight_source(
     initialisation: Initialisation, *, seed: int, labels: str, digest_of: Callable[[str], str]
 ) -> WeightSource | None:
-    """Return the block of `voco_plan` for a run with an initialisation; None for the twin.
+    """Return the block of `voco_plan` for a run with an initialisation; None for a start from scratch.
 
     Args:
         initialisation: Weights.
@@ -114,6 +114,8 @@ def _runs_of_dataset(grid: DatasetGrid, dataset: PlannedDataset) -> Iterator[Pla
                 "initial_lr": grid.initial_lr,
                 "from_scratch": source is None,
             }
+            if start.random is not None:
+                experiment["initial_draw"] = start.random
             yield _planned_run(
                 grid, dataset, configuration, source, experiment,
                 initialisation=start.name, schedule=schedule, labels=amount, fold=fold,
@@ -156,6 +158,7 @@ def _planned_run(
         fold=fold,
         seed=experiment["seed"],
         nsd_tolerance_mm=grid.nsd_tolerance_mm,
+        initial_draw=experiment.get("initial_draw", 0),
         about=grid.about,
     )
     return PlannedRun(run=run, dataset=dataset, plans=content)

@@ -11,10 +11,10 @@ from nnunetv2_voco.evaluation.benchmark.figures import Looks, convergence, diffe
 from nnunetv2_voco.evaluation.benchmark.run import COPY, Run, read_manifest
 from nnunetv2_voco.evaluation.benchmark.table import (
     DICE,
-    LEGEND,
     SURFACES,
     dice_rows,
     has_surfaces,
+    legend,
     markdown,
     place,
     sentence,
@@ -64,7 +64,7 @@ def build_page(runs: Sequence[Run], groups: Sequence[Group], comparisons: Sequen
         compared = [comparison for comparison in comparisons if place(comparison.group) == name]
         _add_place(page, name, here, compared, looks)
     page.heading("How to read it")
-    page.paragraph(LEGEND)
+    page.paragraph(legend(groups))
     page.paragraph(
         "A bootstrap over few seeds cannot know how other seeds would have spread: with three, take an interval that "
         "just misses zero for a hint. Every number can be computed again from `results.csv` and `curves.csv`."

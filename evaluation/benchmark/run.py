@@ -38,6 +38,7 @@ class Run:
         seed: Seed of subset and training.
         nsd_tolerance_mm: Tolerance of the normalised surface Dice.
         about: What the data set is.
+        initial_draw: Number of the draw of initial values of a control from scratch; 0 for all other runs.
     """
 
     id: str
@@ -54,6 +55,7 @@ class Run:
     seed: int
     nsd_tolerance_mm: float
     about: str = ""
+    initial_draw: int = 0
 
     def folder(self, out: Path) -> Path:
         """Where nnU-Net writes this run."""

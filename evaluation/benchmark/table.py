@@ -22,6 +22,12 @@ LEGEND = (
     "from scratch ends; in parentheses, when the twin itself first did."
 )
 
+CONTROL_LEGEND = (
+    " A control is another start from scratch, with other initial values than the twin's: its difference is chance, "
+    "and weights whose difference is no larger have shown nothing."
+)
+"""Follows `LEGEND` where there are such runs."""
+
 PAIRS_FOR_A_VERDICT = 3
 """With fewer pairs of runs the spread between seeds is not known, whatever the interval says."""
 
@@ -61,7 +67,17 @@ def markdown(title: str, groups: Sequence[Group], comparisons: Sequence[Comparis
         parts += ["", f"## {name}", "", *_markdown_table(DICE, dice_rows(chosen, comparisons))]
         if has_surfaces(chosen):
             parts += ["", *_markdown_table(SURFACES, surface_rows(chosen, comparisons))]
-    return "\n".join([*parts, "", LEGEND, ""])
+    return "\n".join([*parts, "", legend(groups), ""])
+
+
+def legend(groups: Sequence[Group]) -> str:
+    """Say how to read the tables of these groups."""
+    return LEGEND + (CONTROL_LEGEND if any(is_control(group) for group in groups) else "")
+
+
+def is_control(group: Group) -> bool:
+    """Whether the runs start from scratch with other initial values than the twin's."""
+    return group.results[0].run.initial_draw > 0
 
 
 def place(group: Group) -> str:
@@ -79,8 +95,9 @@ def sentence(comparison: Comparison) -> str:
         verb = "seems to help" if few else "helps"
     elif comparison.dice.is_below_zero:
         verb = "seems to harm" if few else "harms"
+    control = " (control from scratch)" if is_control(comparison.group) else ""
     return (
-        f"{comparison.group.initialisation}{schedule}, {cases(setting.training_cases)}: {verb}. "
+        f"{comparison.group.initialisation}{control}{schedule}, {cases(setting.training_cases)}: {verb}. "
         f"Dice {signed(comparison.dice)}, error reduction {percent(comparison.error_reduction)}; scratch's final "
         f"pseudo Dice {_reached(speed)}. {comparison.pairs} {'pair' if comparison.pairs == 1 else 'pairs'} of runs, "
         f"{cases(comparison.cases, 'validation')}."

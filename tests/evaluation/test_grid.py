@@ -51,6 +51,17 @@ def test_run_and_twin_share_cases_and_seed(tmp_path: Path, labelled: Path, check
         assert experiment(twin) | {"from_scratch": False} == experiment(other)
 
 
+def test_control_differs_from_the_twin_by_its_initial_values_alone(tmp_path: Path, labelled: Path) -> None:
+    twin, control, other = planned(
+        tmp_path, seeds=[0], labels=["50%"], initialisations=[{"name": "c1", "random": 1}, {"name": "c2", "random": 2}]
+    )
+    assert [item.run.initialisation for item in (twin, control, other)] == ["scratch", "c1", "c2"]
+    assert experiment(control) == experiment(twin) | {"initial_draw": 1}
+    assert experiment(other) == experiment(twin) | {"initial_draw": 2}
+    assert [item.run.initial_draw for item in (twin, control, other)] == [0, 1, 2]
+    assert not any("nnunetv2_voco" in item.plans for item in (twin, control, other))
+
+
 def test_cases_are_those_of_nnunets_split_which_is_not_written(
     tmp_path: Path, labelled: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

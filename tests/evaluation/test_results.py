@@ -11,6 +11,7 @@ from nnunetv2_voco.evaluation.benchmark.cli import main
 from nnunetv2_voco.evaluation.benchmark.collect import collect, read_result, write_tables
 from nnunetv2_voco.evaluation.benchmark.comparisons import compare, group_results
 from nnunetv2_voco.evaluation.benchmark.run import read_manifest
+from nnunetv2_voco.evaluation.benchmark.table import markdown, sentence
 from tests.evaluation.synthetic_results import CASES, finish, make_benchmark, make_run
 
 
@@ -132,6 +133,16 @@ def test_report_is_one_file_that_says_what_the_numbers_say(tmp_path: Path, capsy
     table = (tmp_path / "mine_benchmark" / "table.md").read_text()
     assert "| 20 | stock | ct | 3 | 0.670 | +0.100 [+0.100, +0.100] |" in table
     assert "| 2 | stock | ct | 2.00 | −1.00 [−1.00, −1.00] | 0.600 | +0.100 [+0.100, +0.100] |" in table
+
+
+def test_control_is_named_as_such_and_explained(tmp_path: Path) -> None:
+    runs = make_benchmark(tmp_path)
+    groups = group_results(collect(tmp_path, runs))
+    assert "control" not in markdown("mine", groups, compare(groups))
+    controls = [dataclasses.replace(run, initial_draw=1) if run.initialisation == "ct" else run for run in runs]
+    groups = group_results(collect(tmp_path, controls))
+    assert "A control is another start from scratch" in markdown("mine", groups, compare(groups))
+    assert sentence(compare(groups)[0]).startswith("ct (control from scratch), 2 labelled cases: ")
 
 
 def test_harm_is_reported_as_harm(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

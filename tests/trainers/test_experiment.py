@@ -61,6 +61,7 @@ def test_plans_without_a_block_change_nothing() -> None:
         ({"val_iterations_per_epoch": "3"}, "val_iterations_per_epoch '3' is not"),
         ({"seed": -1}, "seed -1 is not null or an integer of 0 or more"),
         ({"from_scratch": 1}, "from_scratch 1 is not true or false"),
+        ({"initial_draw": -1}, "initial_draw -1 is not null or an integer of 0 or more"),
         ({"training_cases": []}, r"training_cases \[\] is not"),
         ({"training_cases": "case_0"}, "training_cases 'case_0' is not"),
         ({"validation_cases": [1]}, r"validation_cases \[1\] is not"),
@@ -194,17 +195,28 @@ def test_seeded_training_that_is_killed_and_continued_equals_one_that_is_not(
     assert torch.equal(weights(continued), weights(whole))
 
 
-def test_twins_start_from_the_same_decoder_and_see_the_same_batches(experiment: Callable) -> None:
-    def first_batches(trainer: nnUNetTrainer) -> tuple[list[torch.Tensor], torch.Tensor]:
-        trainer.on_train_start()
-        encoder = encoder_tensors(trainer.network)
-        rest = [p.detach().flatten() for n, p in trainer.network.named_parameters() if n not in encoder]
-        trainer.on_epoch_start()
-        return [next(trainer.dataloader_train)["data"] for _ in range(2)], torch.cat(rest)
+def first_batches(trainer: nnUNetTrainer) -> tuple[list[torch.Tensor], torch.Tensor]:
+    """Start, and return two batches and the decoder's values."""
+    trainer.on_train_start()
+    encoder = encoder_tensors(trainer.network)
+    rest = [p.detach().flatten() for n, p in trainer.network.named_parameters() if n not in encoder]
+    trainer.on_epoch_start()
+    return [next(trainer.dataloader_train)["data"] for _ in range(2)], torch.cat(rest)
 
+
+def test_twins_start_from_the_same_decoder_and_see_the_same_batches(experiment: Callable) -> None:
     (ours, our_decoder), (twins, twin_decoder) = (
         first_batches(experiment(seed=1, from_scratch=scratch)) for scratch in (False, True)
     )
     assert torch.equal(our_decoder, twin_decoder)
     assert all(torch.equal(a, b) for a, b in zip(ours, twins, strict=True))
     assert not torch.equal(*ours)
+
+
+def test_control_starts_from_other_values_and_sees_the_same_batches(experiment: Callable) -> None:
+    (twins, twin_decoder), (controls, control_decoder), (_, again) = (
+        first_batches(experiment(seed=1, from_scratch=True, initial_draw=draw)) for draw in (0, 1, 1)
+    )
+    assert not torch.equal(twin_decoder, control_decoder)
+    assert torch.equal(control_decoder, again)
+    assert all(torch.equal(a, b) for a, b in zip(twins, controls, strict=True))
