@@ -66,8 +66,9 @@ def build_page(runs: Sequence[Run], groups: Sequence[Group], comparisons: Sequen
     page.heading("How to read it")
     page.paragraph(legend(groups))
     page.paragraph(
-        "A bootstrap over few seeds cannot know how other seeds would have spread: with three, take an interval that "
-        "just misses zero for a hint. Every number can be computed again from `results.csv` and `curves.csv`."
+        "A bootstrap over few seeds cannot know how other seeds would have spread: with three, an interval misses zero "
+        "by chance alone in about one experiment of six. Every number can be computed again from `results.csv` and "
+        "`curves.csv`."
     )
     return page
 

@@ -124,7 +124,7 @@ def report(tmp_path: Path, capsys: pytest.CaptureFixture, **settings: float) -> 
 
 def test_report_is_one_file_that_says_what_the_numbers_say(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     said, page = report(tmp_path, capsys)
-    sentence = "ct, 2 labelled cases: helps. Dice +0.100 [+0.100, +0.100], error reduction 23 % ["
+    sentence = "ct, 2 labelled cases: seems to help. Dice +0.100 [+0.100, +0.100], error reduction 23 % ["
     assert sentence in said
     assert sentence in page
     assert "reached after 55 % of the epochs. 3 pairs of runs, 4 validation cases." in said
@@ -133,6 +133,19 @@ def test_report_is_one_file_that_says_what_the_numbers_say(tmp_path: Path, capsy
     table = (tmp_path / "mine_benchmark" / "table.md").read_text()
     assert "| 20 | stock | ct | 3 | 0.670 | +0.100 [+0.100, +0.100] |" in table
     assert "| 2 | stock | ct | 2.00 | −1.00 [−1.00, −1.00] | 0.600 | +0.100 [+0.100, +0.100] |" in table
+
+
+def test_verdict_is_plain_with_five_pairs_alone(tmp_path: Path) -> None:
+    def said(seeds: int) -> str:
+        out = tmp_path / str(seeds)
+        runs = [make_run(initialisation=name, seed=seed) for seed in range(seeds) for name in ("scratch", "ct")]
+        for run in runs:
+            more = 0.1 * (run.initialisation == "ct")
+            finish(out, run, lambda case, key, run=run, more=more: 0.5 + more + 0.02 * run.seed, [0.5])
+        return sentence(compare(group_results(collect(out, runs)))[0])
+
+    assert "seems to help" in said(4)
+    assert ": helps. " in said(5)
 
 
 def test_control_is_named_as_such_and_explained(tmp_path: Path) -> None:
@@ -147,7 +160,7 @@ def test_control_is_named_as_such_and_explained(tmp_path: Path) -> None:
 
 def test_harm_is_reported_as_harm(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     said, page = report(tmp_path, capsys, gain=-0.1)
-    assert "ct, 2 labelled cases: harms. Dice −0.100 [−0.100, −0.100], error reduction −23 %" in said
+    assert "ct, 2 labelled cases: seems to harm. Dice −0.100 [−0.100, −0.100], error reduction −23 %" in said
     assert "helps" not in page
 
 
