@@ -126,30 +126,22 @@ def describe(checkpoint: "Checkpoint | ForeignCheckpoint") -> Iterator[str]:
 
 
 def _transfer(checkpoint: "Checkpoint | ForeignCheckpoint", args: argparse.Namespace) -> str:
-    from nnunetv2_voco.mismatch import with_mismatches
+    from nnunetv2_voco.foresee import foresee
     from nnunetv2_voco.swin_files import is_swin
     from nnunetv2_voco.swin_weights import foresee_swin
     from nnunetv2_voco.target import dataset_folder, read_plans, read_target
-    from nnunetv2_voco.transfer import MINIMUM_SHARE, load_encoder
+    from nnunetv2_voco.transfer import MINIMUM_SHARE
 
     folder = dataset_folder(args.dataset)
     plans = read_plans(folder, args.plans)
     if is_swin(checkpoint.weights):
         return str(foresee_swin(folder, plans, args.configuration, checkpoint))
     target = read_target(folder, plans, args.configuration)
-    report = load_encoder(
-        target.build(),
-        checkpoint,
-        num_label_channels=target.num_label_channels,
-        decoder=args.decoder,
-        classes=target.classes,
-        across_families=args.across_families,
-        minimum_share=0,
-    )
+    report = foresee(target, plans, checkpoint, decoder=args.decoder, across_families=args.across_families, insist=True)
     refusal = f"\nthe trainers refuse less than {MINIMUM_SHARE:.0%} unless told to insist" * (
         report.share < MINIMUM_SHARE
     )
-    return f"{with_mismatches(report, checkpoint, plans, args.configuration)}{refusal}"
+    return f"{report}{refusal}"
 
 
 def _stages(encoder: Mapping[str, Any]) -> str:

@@ -104,11 +104,11 @@ def _check_transfer(folder: Path, plans: dict, source: "WeightSource") -> str:
     Returns:
         The trainer for these weights.
     """
-    from nnunetv2_voco.mismatch import with_mismatches
+    from nnunetv2_voco.foresee import foresee
     from nnunetv2_voco.swin_files import is_swin, swin_trainer
     from nnunetv2_voco.swin_weights import foresee_swin
     from nnunetv2_voco.target import read_target
-    from nnunetv2_voco.transfer import MINIMUM_SHARE, TransferError, load_encoder
+    from nnunetv2_voco.transfer import TransferError
 
     checkpoint = source.open()
     from_swin = is_swin(checkpoint.weights)
@@ -121,16 +121,15 @@ def _check_transfer(folder: Path, plans: dict, source: "WeightSource") -> str:
             if from_swin:
                 print(foresee_swin(folder, plans, target.configuration, checkpoint))
                 continue
-            report = load_encoder(
-                target.build(),
+            report = foresee(
+                target,
+                plans,
                 checkpoint,
-                num_label_channels=target.num_label_channels,
                 decoder=source.decoder,
-                classes=target.classes,
                 across_families=source.across_families,
-                minimum_share=0 if source.insist else MINIMUM_SHARE,
+                insist=source.insist,
             )
-            print(with_mismatches(report, checkpoint, plans, target.configuration))
+            print(report)
         except TransferError as error:
             refusals.append(f"{target.configuration}: {str(error).splitlines()[0]}")  # the table is printed once
             print(f"refused: {error}")

@@ -9,10 +9,10 @@ from nnunetv2_voco.atomic import write_atomically, write_json
 from nnunetv2_voco.evaluation.benchmark.config import Benchmark, ConfigError
 from nnunetv2_voco.evaluation.benchmark.grid import PlannedRun
 from nnunetv2_voco.evaluation.benchmark.run import COPY, Machine, write_manifest
-from nnunetv2_voco.mismatch import input_mismatches
+from nnunetv2_voco.foresee import foresee
 from nnunetv2_voco.source import PLANS_KEY, WeightSource
 from nnunetv2_voco.target import read_target
-from nnunetv2_voco.transfer import MINIMUM_SHARE, TransferError, load_encoder
+from nnunetv2_voco.transfer import TransferError
 
 
 def machine_of(benchmark: Benchmark) -> Machine:
@@ -60,20 +60,19 @@ def check_transfers(planned: list[PlannedRun], say: Callable[[str], None]) -> No
         checkpoint = source.open()
         place = f"{item.run.dataset} {item.run.configuration} from {item.run.initialisation}"
         try:
-            report = load_encoder(
-                target.build(),
+            report = foresee(
+                target,
+                item.plans,
                 checkpoint,
-                num_label_channels=target.num_label_channels,
                 decoder=source.decoder,
-                classes=target.classes,
                 across_families=source.across_families,
-                minimum_share=0 if source.insist else MINIMUM_SHARE,
+                insist=source.insist,
             )
         except TransferError as error:
             raise ConfigError(f"{place}: {error}") from None
         say(f"{place}: {str(report).splitlines()[0]}")
-        for mismatch in input_mismatches(checkpoint, item.plans, item.run.configuration):
-            say(f"  note: {mismatch}")
+        for note in report.notes:
+            say(f"  note: {note}")
 
 
 def write_runs(benchmark: Benchmark, planned: list[PlannedRun], *, file: Path) -> None:
