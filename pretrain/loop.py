@@ -34,7 +34,7 @@ from nnunetv2_voco.pretrain.state import Progress, load_state, save_state
 from nnunetv2_voco.pretrain.step import make_model, quicken, sound_precision, step_loss
 from nnunetv2_voco.pretrain.stop_on_signal import StopOnSignal
 from nnunetv2_voco.pretrain.training_plan import TrainingPlan
-from nnunetv2_voco.pretrain.validation import gain_is_significant
+from nnunetv2_voco.pretrain.verdict import gain_is_significant
 
 MOST_SKIPPED_IN_A_ROW = 10
 """Steps with a non-finite loss or gradient after which a run stops."""

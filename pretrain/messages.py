@@ -2,7 +2,8 @@
 
 from nnunetv2_voco.pretrain.labelled.validation import dice_verdict
 from nnunetv2_voco.pretrain.state import Progress
-from nnunetv2_voco.pretrain.validation import Validation, verdict
+from nnunetv2_voco.pretrain.validation import Validation
+from nnunetv2_voco.pretrain.verdict import verdict
 
 
 def describe(step: int, now: Validation, untrained: dict) -> str:

@@ -3,12 +3,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from nnunetv2_voco.pretrain.validation import (
-    Validation,
-    gain_is_significant,
-    has_learned,
-    verdict,
-)
+from nnunetv2_voco.pretrain.validation import Validation
+from nnunetv2_voco.pretrain.verdict import gain_is_significant, has_learned, verdict
 
 GOOD = Validation(
     intra=0.45,
