@@ -1,4 +1,7 @@
-"""Runs grouped into what is compared: an initialisation against its twin, seed by seed and case by case."""
+"""Runs grouped into what is compared: an initialisation against its twin, seed by seed and case by case.
+
+Where there are controls, further starts from scratch, the mean of all starts of a fold and seed takes the twin's place.
+"""
 
 import math
 from collections.abc import Callable, Iterable, Sequence
@@ -46,6 +49,24 @@ class Group:
     hd95_mm: Interval
     nsd: Interval
 
+    @property
+    def is_control(self) -> bool:
+        """Whether the runs start from scratch with other initial values than the twin's."""
+        return self.results[0].run.initial_draw > 0
+
+    @property
+    def from_scratch(self) -> bool:
+        """Whether the runs start from no weights: the twin or a control."""
+        return self.initialisation == SCRATCH or self.is_control
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pair:
+    """A run and the twins that it is compared with, of the same fold and seed: several where there are controls."""
+
+    twins: tuple[Result, ...]
+    other: Result
+
 
 @dataclass(frozen=True, kw_only=True)
 class Speed:
@@ -53,7 +74,7 @@ class Speed:
 
     Attributes:
         epochs: Length of the trainings.
-        twin: Median of the epochs after which the twin itself first reaches the value that it ends with.
+        twin: Median of the epochs after which the twin itself, or the mean of several, first reaches its final value.
         other: Median of the pre-trained runs'; infinite if at least half of them never do.
         never: How many never do.
         pairs: Number of pairs.
@@ -111,14 +132,16 @@ def group_results(results: Sequence[Result]) -> list[Group]:
 
 
 def compare(groups: Sequence[Group]) -> list[Comparison]:
-    """Compare each group with its twin, over the folds and seeds which both have finished."""
-    twins = {group.setting: group for group in groups if group.initialisation == SCRATCH}
+    """Compare each group but the twin with the starts from scratch, over the folds and seeds which both have finished.
+
+    A control is compared with the others.
+    """
     comparisons = []
     for group in groups:
-        if group.initialisation != SCRATCH and group.setting in twins:
-            pairs = _pairs(twins[group.setting].results, group.results)
-            if pairs:
-                comparisons.append(_compare(group, pairs))
+        starts = [g for g in groups if g.setting == group.setting and g.from_scratch and g is not group]
+        pairs = _pairs([result for start in starts for result in start.results], group.results)
+        if group.initialisation != SCRATCH and pairs:
+            comparisons.append(_compare(group, pairs))
     return comparisons
 
 
@@ -130,16 +153,18 @@ def case_means(result: Result, value: Callable[[Score], float]) -> dict[str, flo
     return {case: _mean(values) for case, values in of_case.items()}
 
 
-def measurements(columns: Sequence[Sequence[Result]], value: Callable[[Score], float]) -> list[np.ndarray]:
+def measurements(columns: Sequence[Sequence[Sequence[Result]]], value: Callable[[Score], float]) -> list[np.ndarray]:
     """Arrange values for `statistics`: for each fold an array (K, S, C).
 
     Args:
-        columns: For each of the K quantities its runs; the k-th runs of all have the same fold and seed.
+        columns: For each of the K quantities its entries; the k-th entries of all have the same fold and seed. An entry
+            is one run, or several of which the mean counts.
         value: What is measured.
     """
     folds: dict[int, list[list[dict[str, float]]]] = {}
-    for runs in zip(*columns, strict=True):
-        folds.setdefault(runs[0].run.fold, []).append([case_means(run, value) for run in runs])
+    for entries in zip(*columns, strict=True):
+        means = [_mean_of_runs(runs, value) for runs in entries]
+        folds.setdefault(entries[0][0].run.fold, []).append(means)
     arrays = []
     for pairs in folds.values():
         cases = sorted({case for pair in pairs for means in pair for case in means})
@@ -166,20 +191,32 @@ def _shared(result: Result) -> tuple[str, str, str, str]:
 
 
 def _group(setting: Setting, name: str, members: Sequence[Result]) -> Group:
-    means = [interval(measurements([members], value), lambda mean: mean) for value in (_dice, _hd95, _nsd)]
+    entries = [[member] for member in members]
+    means = [interval(measurements([entries], value), lambda mean: mean) for value in (_dice, _hd95, _nsd)]
     return Group(
         setting=setting, initialisation=name, results=tuple(members), dice=means[0], hd95_mm=means[1], nsd=means[2]
     )
 
 
-def _pairs(twins: Iterable[Result], others: Iterable[Result]) -> list[tuple[Result, Result]]:
-    by_key = {(twin.run.fold, twin.run.seed): twin for twin in twins}
+def _mean_of_runs(runs: Sequence[Result], value: Callable[[Score], float]) -> dict[str, float]:
+    """Return for each case the mean over runs, without those where the value is not defined."""
+    of_case: dict[str, list[float]] = {}
+    for run in runs:
+        for case, mean in case_means(run, value).items():
+            of_case.setdefault(case, []).append(mean)
+    return {case: _mean(values) for case, values in of_case.items()}
+
+
+def _pairs(starts: Iterable[Result], others: Iterable[Result]) -> list[Pair]:
+    by_key: dict[tuple[int, int], list[Result]] = {}
+    for start in starts:
+        by_key.setdefault((start.run.fold, start.run.seed), []).append(start)
     keys = [(other, (other.run.fold, other.run.seed)) for other in others]
-    return [(by_key[key], other) for other, key in keys if key in by_key]
+    return [Pair(twins=tuple(by_key[key]), other=other) for other, key in keys if key in by_key]
 
 
-def _compare(group: Group, pairs: Sequence[tuple[Result, Result]]) -> Comparison:
-    columns = list(zip(*pairs, strict=True))
+def _compare(group: Group, pairs: Sequence[Pair]) -> Comparison:
+    columns: list[list[Sequence[Result]]] = [[pair.twins for pair in pairs], [[pair.other] for pair in pairs]]
     dice = measurements(columns, _dice)
     return Comparison(
         group=group,
@@ -193,16 +230,17 @@ def _compare(group: Group, pairs: Sequence[tuple[Result, Result]]) -> Comparison
     )
 
 
-def _speed(pairs: Sequence[tuple[Result, Result]]) -> Speed:
+def _speed(pairs: Sequence[Pair]) -> Speed:
     twins: list[float] = []
     others: list[float] = []
-    for twin, other in pairs:
-        target = final_value(twin.curve.pseudo_dice)
-        for epochs, result in ((twins, twin), (others, other)):
-            reached = epochs_to_reach(result.curve.pseudo_dice, target)
+    for pair in pairs:
+        twin_curve = np.mean([twin.curve.pseudo_dice for twin in pair.twins], axis=0).tolist()
+        target = final_value(twin_curve)
+        for epochs, curve in ((twins, twin_curve), (others, pair.other.curve.pseudo_dice)):
+            reached = epochs_to_reach(curve, target)
             epochs.append(math.inf if reached is None else float(reached))
     return Speed(
-        epochs=max(len(other.curve.pseudo_dice) for _, other in pairs),
+        epochs=max(len(pair.other.curve.pseudo_dice) for pair in pairs),
         twin=_median(twins),
         other=_median(others),
         never=sum(map(math.isinf, others)),

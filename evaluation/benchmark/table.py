@@ -23,8 +23,9 @@ LEGEND = (
 )
 
 CONTROL_LEGEND = (
-    " A control is another start from scratch, with other initial values than the twin's: its difference is chance, "
-    "and weights whose difference is no larger have shown nothing."
+    " A control is another start from scratch, with other initial values than the twin's: its difference to the other "
+    "starts is chance, and weights whose difference is no larger have shown nothing. Weights are compared with the "
+    "mean of all starts from scratch of their fold and seed."
 )
 """Follows `LEGEND` where there are such runs."""
 
@@ -74,12 +75,7 @@ def markdown(title: str, groups: Sequence[Group], comparisons: Sequence[Comparis
 
 def legend(groups: Sequence[Group]) -> str:
     """Say how to read the tables of these groups."""
-    return LEGEND + (CONTROL_LEGEND if any(is_control(group) for group in groups) else "")
-
-
-def is_control(group: Group) -> bool:
-    """Whether the runs start from scratch with other initial values than the twin's."""
-    return group.results[0].run.initial_draw > 0
+    return LEGEND + (CONTROL_LEGEND if any(group.is_control for group in groups) else "")
 
 
 def place(group: Group) -> str:
@@ -97,7 +93,7 @@ def sentence(comparison: Comparison) -> str:
         verb = "seems to help" if few else "helps"
     elif comparison.dice.is_below_zero:
         verb = "seems to harm" if few else "harms"
-    control = " (control from scratch)" if is_control(comparison.group) else ""
+    control = " (control from scratch)" if comparison.group.is_control else ""
     return (
         f"{comparison.group.initialisation}{control}{schedule}, {cases(setting.training_cases)}: {verb}. "
         f"Dice {signed(comparison.dice)}, error reduction {percent(comparison.error_reduction)}; scratch's final "

@@ -158,6 +158,29 @@ def test_control_is_named_as_such_and_explained(tmp_path: Path) -> None:
     assert sentence(compare(groups)[0]).startswith("ct (control from scratch), 2 labelled cases: ")
 
 
+def test_mean_of_all_starts_from_scratch_takes_the_twins_place(tmp_path: Path) -> None:
+    values = {"scratch": (0.3, 0.5), "c1": (0.5, 0.4), "c2": (0.4, 0.3), "ct": (0.7, 0.5)}
+    rises = {"scratch": 1.0, "c1": 0.5, "c2": 0.75, "ct": 3.0}
+    runs = [
+        make_run(initialisation=name, seed=seed, initial_draw={"c1": 1, "c2": 2}.get(name, 0))
+        for seed in (0, 1)
+        for name in values
+    ]
+    for run in runs:
+        dice, rise = values[run.initialisation][run.seed], rises[run.initialisation]
+        finish(tmp_path, run, lambda case, key, dice=dice: dice, [rise * epoch / 20 for epoch in range(1, 21)])
+    groups = group_results(collect(tmp_path, runs))
+    found = {comparison.group.initialisation: comparison for comparison in compare(groups)}
+    assert found["ct"].dice.value == pytest.approx(np.mean([0.7 - 0.4, 0.5 - 0.4]))
+    assert found["ct"].error_reduction.value == pytest.approx(1 - 0.4 / 0.6)
+    assert found["ct"].speed.other == 6  # mean curve 0.75 * epoch / 20, of epochs 19 and 20 0.73; 3 * (e - 0.5) / 20
+    assert found["c1"].dice.value == pytest.approx(np.mean([0.5 - 0.35, 0.4 - 0.4]))  # against the other two
+    assert found["c1"].pairs == 2
+    without = [run for run in runs if (run.initialisation, run.seed) != ("c1", 1)]
+    part = {c.group.initialisation: c for c in compare(group_results(collect(tmp_path, without)))}
+    assert part["ct"].dice.value == pytest.approx(np.mean([0.7 - 0.4, 0.5 - 0.4]))  # of those that are finished
+
+
 def test_harm_is_reported_as_harm(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     said, page = report(tmp_path, capsys, gain=-0.1)
     assert "ct, 2 labelled cases: seems to harm. Dice −0.100 [−0.100, −0.100], error reduction −23 %" in said
