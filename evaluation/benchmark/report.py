@@ -134,6 +134,8 @@ def _add_origin(page: Page, out: Path) -> None:
 
 
 def _tone(comparison: Comparison) -> str:
+    if comparison.group.is_control:
+        return ""
     if comparison.dice.is_above_zero:
         return "good"
     return "bad" if comparison.dice.is_below_zero else ""

@@ -89,13 +89,14 @@ def sentence(comparison: Comparison) -> str:
     schedule = "" if setting.schedule == "stock" else f" ({setting.schedule})"
     few = comparison.pairs < PAIRS_FOR_A_VERDICT
     verb = "changes nothing that can be told from chance"
-    if comparison.dice.is_above_zero:
+    if comparison.group.is_control:
+        verb = "another start from scratch, whose difference is chance"
+    elif comparison.dice.is_above_zero:
         verb = "seems to help" if few else "helps"
     elif comparison.dice.is_below_zero:
         verb = "seems to harm" if few else "harms"
-    control = " (control from scratch)" if comparison.group.is_control else ""
     return (
-        f"{comparison.group.initialisation}{control}{schedule}, {cases(setting.training_cases)}: {verb}. "
+        f"{comparison.group.initialisation}{schedule}, {cases(setting.training_cases)}: {verb}. "
         f"Dice {signed(comparison.dice)}, error reduction {percent(comparison.error_reduction)}; scratch's final "
         f"pseudo Dice {_reached(speed)}. {comparison.pairs} {'pair' if comparison.pairs == 1 else 'pairs'} of runs, "
         f"{cases(comparison.cases, 'validation')}."

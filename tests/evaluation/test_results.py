@@ -155,7 +155,10 @@ def test_control_is_named_as_such_and_explained(tmp_path: Path) -> None:
     controls = [dataclasses.replace(run, initial_draw=1) if run.initialisation == "ct" else run for run in runs]
     groups = group_results(collect(tmp_path, controls))
     assert "A control is another start from scratch" in markdown("mine", groups, compare(groups))
-    assert sentence(compare(groups)[0]).startswith("ct (control from scratch), 2 labelled cases: ")
+    said = sentence(compare(groups)[0])
+    assert said.startswith(
+        "ct, 2 labelled cases: another start from scratch, whose difference is chance. Dice +0.100 ["
+    )
 
 
 def test_mean_of_all_starts_from_scratch_takes_the_twins_place(tmp_path: Path) -> None:
