@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from nnunetv2_voco.evaluation.benchmark.comparisons import Comparison, Group
-from nnunetv2_voco.evaluation.benchmark.config import SCRATCH
 from nnunetv2_voco.evaluation.benchmark.curves import smoothed
 from nnunetv2_voco.evaluation.benchmark.table import cases, plain, signed
 from nnunetv2_voco.evaluation.page import Drawing
@@ -83,7 +82,7 @@ def convergence(groups: Sequence[Group], looks: Looks) -> Drawing:
     """Smoothed pseudo Dice by epoch in one setting: the mean over runs, and the range of the runs as a band."""
     figure, axes_array = new_figure(WIDTH, HEIGHT)
     axes: Axes = axes_array[0, 0]
-    said = []
+    said, ends = [], []
     for group in groups:
         length = min(len(result.curve.pseudo_dice) for result in group.results)
         values = np.array([smoothed(result.curve.pseudo_dice)[:length] for result in group.results])
@@ -92,11 +91,13 @@ def convergence(groups: Sequence[Group], looks: Looks) -> Drawing:
         line.set(marker=looks.marker(group.initialisation), markersize=4, markevery=math.ceil(length / 8))
         axes.fill_between(x, values.min(0), values.max(0), color=colour, alpha=0.15, linewidth=0)
         said.append(f"{group.initialisation} ends at {values.mean(0)[-1]:.3f}")
-        if group.initialisation == SCRATCH:
-            axes.axhline(values.mean(0)[-1], color=INK, linewidth=0.8, linestyle=(0, (4, 3)))
+        if group.from_scratch:
+            ends.append(values.mean(0)[-1])
+    if ends:
+        axes.axhline(float(np.mean(ends)), color=INK, linewidth=0.8, linestyle=(0, (4, 3)))
     axes.set_xlabel("epoch")
     axes.set_ylabel("pseudo Dice")
-    axes.legend(loc="lower right")
+    axes.legend()
     return Drawing(
         figure,
         alt=f"Pseudo Dice by epoch: {'; '.join(said)}",
