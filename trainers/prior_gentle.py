@@ -1,4 +1,4 @@
-"""Class prior and a slow encoder: weights are ahead sooner in short trainings."""
+"""Class prior and a slow encoder, which keeps what it learned while the decoder is learned."""
 
 from nnunetv2.training.nnUNetTrainer.variants.data_augmentation.nnUNetTrainerNoMirroring import (
     nnUNetTrainerNoMirroring,

@@ -49,8 +49,9 @@ def write_report(story: Story, outcome: Outcome) -> Path:
     page.note(text, tone=tone)
     page.paragraph(
         "A demonstration on phantoms with a small network and one seed, not evidence about patients. Over six seeds "
-        "of a like comparison the mean difference was +0.12, from −0.09 to +0.36 (docs/results.md). For your data "
-        "there is `voco_benchmark`, with seeds and label fractions."
+        "of a like comparison the mean difference to two starts from scratch was +0.08, from −0.07 to +0.18, and these "
+        "two parted by as much (docs/results.md). For your data there is `voco_benchmark`, with seeds, label fractions "
+        "and controls."
     )
     page.heading("Learning curves")
     page.drawings([_curves(outcome)])
