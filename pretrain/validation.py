@@ -6,7 +6,6 @@ P = projection.
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from math import prod
 
 import numpy as np
 import torch
@@ -163,10 +162,9 @@ class Validator:
         The norms of the projector see the zeros of dropped crops, as in training; the loss leaves these crops out.
         """
         kind, p = self.dropout
-        *volumes_regions_crops, e = embeddings_VRKE.shape
-        shape = (prod(volumes_regions_crops), e)
-        mask = dropout_mask(shape, kind=kind, p=p, seed=(self.seed, 4), device=embeddings_VRKE.device)
-        mask_VRKE = mask.reshape(*volumes_regions_crops, -1)
+        v, r, k, e = embeddings_VRKE.shape
+        mask = dropout_mask((v * r * k, e), kind=kind, p=p, seed=(self.seed, 4), device=embeddings_VRKE.device)
+        mask_VRKE = mask.reshape(v, r, k, -1)
         crops = self._project(model.student, embeddings_VRKE * mask_VRKE).flatten(0, 1)[:, :CROPS_PER_REGION]
         kept_NT = mask_VRKE.any(-1).flatten(0, 1)[:, :CROPS_PER_REGION].cpu()
         losses = [

@@ -138,19 +138,18 @@ def compare(groups: Sequence[Group]) -> list[Comparison]:
     """
     comparisons = []
     for group in groups:
+        if group.initialisation == SCRATCH:
+            continue
         starts = [g for g in groups if g.setting == group.setting and g.from_scratch and g is not group]
         pairs = _pairs([result for start in starts for result in start.results], group.results)
-        if group.initialisation != SCRATCH and pairs:
+        if pairs:
             comparisons.append(_compare(group, pairs))
     return comparisons
 
 
 def case_means(result: Result, value: Callable[[Score], float]) -> dict[str, float]:
     """Return for each case the mean over its classes, without those where the value is not defined."""
-    of_case: dict[str, list[float]] = {}
-    for score in result.scores:
-        of_case.setdefault(score.case, []).append(value(score))
-    return {case: _mean(values) for case, values in of_case.items()}
+    return _means_by_case((score.case, value(score)) for score in result.scores)
 
 
 def measurements(columns: Sequence[Sequence[Sequence[Result]]], value: Callable[[Score], float]) -> list[np.ndarray]:
@@ -200,11 +199,14 @@ def _group(setting: Setting, name: str, members: Sequence[Result]) -> Group:
 
 def _mean_of_runs(runs: Sequence[Result], value: Callable[[Score], float]) -> dict[str, float]:
     """Return for each case the mean over runs, without those where the value is not defined."""
+    return _means_by_case(item for run in runs for item in case_means(run, value).items())
+
+
+def _means_by_case(values: Iterable[tuple[str, float]]) -> dict[str, float]:
     of_case: dict[str, list[float]] = {}
-    for run in runs:
-        for case, mean in case_means(run, value).items():
-            of_case.setdefault(case, []).append(mean)
-    return {case: _mean(values) for case, values in of_case.items()}
+    for case, value in values:
+        of_case.setdefault(case, []).append(value)
+    return {case: _mean(members) for case, members in of_case.items()}
 
 
 def _pairs(starts: Iterable[Result], others: Iterable[Result]) -> list[Pair]:
