@@ -6,6 +6,7 @@ P = projection.
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from itertools import count
 
 import numpy as np
 import torch
@@ -161,12 +162,9 @@ class Validator:
 
         The norms of the projector see the zeros of dropped crops, as in training; the loss leaves these crops out.
         """
-        kind, p = self.dropout
-        v, r, k, e = embeddings_VRKE.shape
-        mask = dropout_mask((v * r * k, e), kind=kind, p=p, seed=(self.seed, 4), device=embeddings_VRKE.device)
-        mask_VRKE = mask.reshape(v, r, k, -1)
-        crops = self._project(model.student, embeddings_VRKE * mask_VRKE).flatten(0, 1)[:, :CROPS_PER_REGION]
+        mask_VRKE = self._dropout(embeddings_VRKE)
         kept_NT = mask_VRKE.any(-1).flatten(0, 1)[:, :CROPS_PER_REGION].cpu()
+        crops = self._project(model.student, embeddings_VRKE * mask_VRKE).flatten(0, 1)[:, :CROPS_PER_REGION]
         losses = [
             intra_volume_loss(crops_TP[None, kept_T], bases_BP[None], overlaps_TB[None, kept_T], valid_B[None])
             for crops_TP, kept_T, bases_BP, overlaps_TB, valid_B in zip(
@@ -175,6 +173,16 @@ class Validator:
             if kept_T.any()
         ]
         return float(torch.stack(losses).mean())
+
+    def _dropout(self, embeddings_VRKE: Tensor) -> Tensor:
+        """Factors for the embeddings, the first draw that leaves a random crop; under a high rate one may not."""
+        kind, p = self.dropout
+        v, r, k, e = embeddings_VRKE.shape
+        masks = (
+            dropout_mask((v * r * k, e), kind=kind, p=p, seed=(self.seed, 4, draw), device=embeddings_VRKE.device)
+            for draw in count()
+        )
+        return next(m for mask in masks if (m := mask.reshape(v, r, k, -1))[:, :, :CROPS_PER_REGION].any())
 
     def predict(self, model: VoCoModel, device: torch.device, autocast: Callable[[], torch.autocast]) -> np.ndarray:
         """Similarities of crops to their region's bases, (R, T, B), in the order of `samples`."""

@@ -136,6 +136,12 @@ def test_loss_is_that_of_training_with_dropout_on_crops_that_are_left_and_the_re
     assert dropped.intra != perfect.intra
 
 
+def test_a_crop_is_left_to_measure_however_many_drop_out():
+    validator = make_validator(dropout=("crop", 0.9999))
+    dropped, _ = validator.measure(Model(bumps), CPU, lambda: autocast_context("fp32", CPU))
+    assert np.isfinite(dropped.intra)
+
+
 class Dropped(nn.Module):
     """A projector for which a dropped crop moves all others, as batch statistics do, and makes them wrong if absent."""
 
