@@ -74,8 +74,7 @@ class nnUNetTrainerVoCo(nnUNetTrainer):
 
     def initialize(self) -> None:
         """Seed, if the plans name a seed, before the network is initialised."""
-        draw = self.experiment.initial_draw
-        self._seed(*((0, draw) if draw else (0,)))
+        self._seed(0, self.experiment.initial_draw)
         super().initialize()
 
     def do_split(self) -> tuple[list[str], list[str]]:
