@@ -65,24 +65,16 @@ def export(
 
     from nnunetv2_voco.atomic import write_atomically
     from nnunetv2_voco.foreign import open_checkpoint
+    from nnunetv2_voco.foresee import foresee
     from nnunetv2_voco.target import dataset_folder, read_plans, read_target
-    from nnunetv2_voco.transfer import MINIMUM_SHARE, load_encoder
 
     if not Path(output).absolute().parent.is_dir():
         raise FileNotFoundError(f"{output}: its folder does not exist")
     folder = dataset_folder(dataset)
-    target = read_target(folder, read_plans(folder, plans_name), configuration)
+    plans = read_plans(folder, plans_name)
+    target = read_target(folder, plans, configuration)
     source = open_checkpoint(checkpoint)
-    network = target.build()
-    report = load_encoder(
-        network,
-        source,
-        num_label_channels=target.num_label_channels,
-        decoder=decoder,
-        classes=target.classes,
-        across_families=across_families,
-        minimum_share=0 if insist else MINIMUM_SHARE,
-    )
+    network, report = foresee(target, plans, source, decoder=decoder, across_families=across_families, insist=insist)
     content = {
         "network_weights": network.state_dict(),
         "nnunetv2_voco": {"transfer": report.to_json(), "citations": list(source.citations)},

@@ -1,6 +1,8 @@
 """What a transfer into a data set's plans will do, seen before anything is trained."""
 
-from typing import Any
+from typing import Any, NamedTuple
+
+from torch import nn
 
 from nnunetv2_voco.checkpoint import Checkpoint
 from nnunetv2_voco.foreign import ForeignCheckpoint
@@ -8,6 +10,13 @@ from nnunetv2_voco.mismatch import with_mismatches
 from nnunetv2_voco.report import TransferReport
 from nnunetv2_voco.target import Target
 from nnunetv2_voco.transfer import MINIMUM_SHARE, load_encoder
+
+
+class Foreseen(NamedTuple):
+    """What a transfer gives: the filled network, and the trainer's account of it."""
+
+    network: nn.Module
+    report: TransferReport
 
 
 def foresee(
@@ -18,8 +27,8 @@ def foresee(
     decoder: bool = False,
     across_families: bool = False,
     insist: bool = False,
-) -> TransferReport:
-    """Build the network of a configuration, fill it from the checkpoint, and give the trainer's account of it.
+) -> Foreseen:
+    """Build the network of a configuration and fill it from the checkpoint, as the trainer will.
 
     Args:
         target: The configuration.
@@ -32,8 +41,9 @@ def foresee(
     Raises:
         TransferError: If the weights do not fit.
     """
+    network = target.build()
     report = load_encoder(
-        target.build(),
+        network,
         checkpoint,
         num_label_channels=target.num_label_channels,
         decoder=decoder,
@@ -41,4 +51,4 @@ def foresee(
         across_families=across_families,
         minimum_share=0 if insist else MINIMUM_SHARE,
     )
-    return with_mismatches(report, checkpoint, plans, target.configuration)
+    return Foreseen(network, with_mismatches(report, checkpoint, plans, target.configuration))

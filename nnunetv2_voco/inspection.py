@@ -137,7 +137,9 @@ def _transfer(checkpoint: "Checkpoint | ForeignCheckpoint", args: argparse.Names
     if is_swin(checkpoint.weights):
         return str(foresee_swin(folder, plans, args.configuration, checkpoint))
     target = read_target(folder, plans, args.configuration)
-    report = foresee(target, plans, checkpoint, decoder=args.decoder, across_families=args.across_families, insist=True)
+    report = foresee(
+        target, plans, checkpoint, decoder=args.decoder, across_families=args.across_families, insist=True
+    ).report
     refusal = f"\nthe trainers refuse less than {MINIMUM_SHARE:.0%} unless told to insist" * (
         report.share < MINIMUM_SHARE
     )

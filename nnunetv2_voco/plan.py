@@ -128,7 +128,7 @@ def _check_transfer(folder: Path, plans: dict, source: "WeightSource") -> str:
                 decoder=source.decoder,
                 across_families=source.across_families,
                 insist=source.insist,
-            )
+            ).report
             print(report)
         except TransferError as error:
             refusals.append(f"{target.configuration}: {str(error).splitlines()[0]}")  # the table is printed once

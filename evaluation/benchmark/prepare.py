@@ -67,7 +67,7 @@ def check_transfers(planned: list[PlannedRun], say: Callable[[str], None]) -> No
                 decoder=source.decoder,
                 across_families=source.across_families,
                 insist=source.insist,
-            )
+            ).report
         except TransferError as error:
             raise ConfigError(f"{place}: {error}") from None
         say(f"{place}: {str(report).splitlines()[0]}")
