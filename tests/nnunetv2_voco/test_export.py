@@ -24,6 +24,13 @@ def test_stock_nnunet_takes_the_file(configuration: str, preprocessed: Path, che
         )
 
 
+def test_account_notes_where_plans_differ_from_pretraining(
+    preprocessed: Path, checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    main([str(checkpoint), "-d", "999", "-o", str(tmp_path / "full.pth")])
+    assert "1.5 × 1 × 1 mm in pre-training" in capsys.readouterr().out
+
+
 def test_2d_is_refused(preprocessed: Path, checkpoint: Path, tmp_path: Path) -> None:
     with pytest.raises(SystemExit, match="2D network, the weights are 3D"):
         main([str(checkpoint), "-d", "999", "-c", "2d", "-o", str(tmp_path / "full.pth")])
