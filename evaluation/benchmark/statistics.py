@@ -47,12 +47,13 @@ def observed_means(folds_KSC: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def bootstrap_means(folds_KSC: Sequence[np.ndarray], *, draws: int = DRAWS, seed: int = 0) -> np.ndarray:
-    """Return the means of each quantity over resampled seeds and cases, (K, B).
+    """Return the means of each quantity over resampled folds, seeds and cases, (K, B).
 
-    Within each fold, seeds are drawn with replacement, and cases are, independently: every seed was validated on the
-    same cases, so the two are crossed, and a drawn seed and a drawn case give the value measured for both (Owen 2007,
-    "The pigeonhole bootstrap"). Drawing seed and case together for each value would take values that share a seed or a
-    case for independent ones, and make the interval too narrow. All quantities see the same draws.
+    Folds are drawn with replacement; within each drawn one, seeds are, and cases, independently: every seed was
+    validated on the same cases, so the two are crossed, and a drawn seed and a drawn case give the value measured for
+    both (Owen 2007, "The pigeonhole bootstrap"). Drawing seed and case together for each value would take values that
+    share a seed or a case for independent ones, and keeping the folds would leave out the luck of runs where each fold
+    has one seed: both make the interval too narrow. All quantities see the same draws.
 
     Args:
         folds_KSC: Measurements of each fold; NaN where one is missing.
@@ -62,13 +63,15 @@ def bootstrap_means(folds_KSC: Sequence[np.ndarray], *, draws: int = DRAWS, seed
     rng = np.random.default_rng(seed)
     total_KB = np.zeros((len(folds_KSC[0]), draws))
     count_B = np.zeros(draws)
-    for fold in folds_KSC:
-        filled_KSC, known_SC = _paired(fold)
-        seeds, cases = known_SC.shape
-        times_BS = rng.multinomial(seeds, np.full(seeds, 1 / seeds), size=draws).astype(float)
-        times_BC = rng.multinomial(cases, np.full(cases, 1 / cases), size=draws).astype(float)
-        total_KB += ((times_BS @ filled_KSC) * times_BC).sum(axis=2)
-        count_B += ((times_BS @ known_SC) * times_BC).sum(axis=1)
+    folds = [_paired(fold) for fold in folds_KSC]
+    for drawn_B in rng.integers(len(folds), size=(len(folds), draws)):
+        for number, (filled_KSC, known_SC) in enumerate(folds):
+            here = np.flatnonzero(drawn_B == number)
+            times_BS, times_BC = (
+                rng.multinomial(n, np.full(n, 1 / n), size=len(here)).astype(float) for n in known_SC.shape
+            )
+            total_KB[:, here] += ((times_BS @ filled_KSC) * times_BC).sum(axis=2)
+            count_B[here] += ((times_BS @ known_SC) * times_BC).sum(axis=1)
     with np.errstate(invalid="ignore"):
         return np.where(count_B > 0, total_KB / np.where(count_B > 0, count_B, 1), np.nan)
 

@@ -16,10 +16,10 @@ SURFACES = (*START, "HD95 mm", "difference to scratch", "NSD", "difference to sc
 
 LEGEND = (
     "Dice, HD95 and NSD: mean over runs and validation cases, classes averaged within a case. Differences: pre-trained "
-    "minus scratch, paired by fold, seed and case, with the 95 % interval of a bootstrap over seeds and cases. Error: "
-    "1 − Dice. HD95 leaves out cases where a class is not predicted; NSD counts them as 0. Epochs: median over pairs "
-    "of runs until nnU-Net's pseudo Dice, averaged over a tenth of the epochs, reaches the value with which the twin "
-    "from scratch ends; in parentheses, when the twin itself first did."
+    "minus scratch, paired by fold, seed and case, with the 95 % interval of a bootstrap over folds, seeds and cases. "
+    "Error: 1 − Dice. HD95 leaves out cases where a class is not predicted; NSD counts them as 0. Epochs: median over "
+    "pairs of runs until nnU-Net's pseudo Dice, averaged over a tenth of the epochs, reaches the value with which the "
+    "twin from scratch ends; in parentheses, when the twin itself first did."
 )
 
 CONTROL_LEGEND = (

@@ -59,6 +59,19 @@ def test_interval_covers_the_truth_about_as_often_as_it_says(rng: np.random.Gene
     assert 0.86 <= covered / 200 <= 1.0  # 0.95 less the shortfall of ten seeds
 
 
+@pytest.mark.parametrize(("of_run", "of_case", "of_both"), [(0.05, 0.1, 0.05), (0.03, 0.05, 0.1), (0.1, 0.05, 0.05)])
+def test_luck_of_runs_counts_where_each_fold_has_one_seed(
+    of_run: float, of_case: float, of_both: float, rng: np.random.Generator
+) -> None:
+    """nnU-Net's usual five folds; with folds kept the truth is inside in 73 %, 84 % and 35 %."""
+    covered = 0
+    for _ in range(200):
+        runs = rng.normal(0, of_run, (5, 1, 1, 1)) + rng.normal(0, of_case, (5, 1, 1, 8))
+        found = interval(list(runs + rng.normal(0, of_both, runs.shape)), lambda mean: mean, draws=500)
+        covered += found.low <= 0 <= found.high
+    assert 0.77 <= covered / 200 <= 1.0  # 0.95 less the shortfall of five runs
+
+
 def test_pairing_takes_out_what_twin_and_other_share(rng: np.random.Generator) -> None:
     hard = rng.normal(0, 0.2, (3, 20))
     fold = np.stack([0.6 + hard, 0.65 + hard])
@@ -71,7 +84,9 @@ def test_pairing_takes_out_what_twin_and_other_share(rng: np.random.Generator) -
 def test_folds_count_by_their_cases() -> None:
     folds = [np.full((1, 2, 30), 1.0), np.full((1, 2, 10), 0.0)]
     assert observed_means(folds)[0] == pytest.approx(0.75)
-    assert bootstrap_means(folds, draws=50) == pytest.approx(0.75)
+    drawn, counts = np.unique(bootstrap_means(folds, draws=4000).round(6), return_counts=True)
+    assert drawn == pytest.approx([0, 0.75, 1])  # the small one twice, both, the large one twice
+    assert counts / 4000 == pytest.approx([0.25, 0.5, 0.25], abs=0.03)
 
 
 def test_case_that_one_of_the_two_lacks_counts_for_neither() -> None:
