@@ -91,6 +91,8 @@ def sentence(comparison: Comparison) -> str:
     verb = "changes nothing that can be told from chance"
     if comparison.group.is_control:
         verb = "another start from scratch, whose difference is chance"
+    elif comparison.pairs == 1:
+        verb = "one pair of runs cannot tell this from chance"
     elif comparison.dice.is_above_zero:
         verb = "seems to help" if few else "helps"
     elif comparison.dice.is_below_zero:
