@@ -86,11 +86,6 @@ class Speed:
     never: int
     pairs: int
 
-    @property
-    def share(self) -> float:
-        """Share of the epochs that the pre-trained runs need."""
-        return self.other / self.epochs
-
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:

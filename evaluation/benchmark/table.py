@@ -137,7 +137,7 @@ def epochs(speed: Speed) -> str:
 def _reached(speed: Speed) -> str:
     if math.isinf(speed.other):
         return "not reached by half of the runs"
-    return f"reached after {100 * speed.share:.0f} % of the epochs"
+    return f"reached after {speed.other:.0f} of {speed.epochs} epochs (scratch itself: {speed.twin:.0f})"
 
 
 def _without_negative_zero(number: float, digits: int) -> float:

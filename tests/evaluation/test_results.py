@@ -127,7 +127,7 @@ def test_report_is_one_file_that_says_what_the_numbers_say(tmp_path: Path, capsy
     sentence = "ct, 2 labelled cases: seems to help. Dice +0.100 [+0.100, +0.100], error reduction 23 % ["
     assert sentence in said
     assert sentence in page
-    assert "reached after 55 % of the epochs. 3 pairs of runs, 4 validation cases." in said
+    assert "reached after 11 of 20 epochs (scratch itself: 20). 3 pairs of runs, 4 validation cases." in said
     assert not re.search(r"""(src|href)=["'](?!data:|#)""", page)  # nothing is fetched
     assert page.count("<svg") == 4  # label efficiency, differences, convergence with 2 and with 20 cases
     table = (tmp_path / "mine_benchmark" / "table.md").read_text()
