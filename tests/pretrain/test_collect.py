@@ -11,62 +11,30 @@ import SimpleITK as sitk
 
 from nnunetv2_voco.pretrain import collect as collect_module
 from nnunetv2_voco.pretrain.cache import Record, VolumeCache
-from nnunetv2_voco.pretrain.collect import CollectError, Collection, collect
+from nnunetv2_voco.pretrain.collect import CollectError, collect
 from nnunetv2_voco.pretrain.phantom import Phantom, make_phantom
 from nnunetv2_voco.pretrain.phantom_files import to_sitk, write_dicom
 from nnunetv2_voco.pretrain.preprocess import Target
-from nnunetv2_voco.pretrain.rejection import RejectedVolume
 from nnunetv2_voco.pretrain.workers import CRASHED
+from tests.pretrain.collected import TARGET, make_phantoms, reasons, run, write, write_folder
 from tests.pretrain.dicom_factory import PATIENT_TAGS, SECRETS
 
-TARGET = Target(spacing_mm=(8.0, 8.0, 8.0))
 KILLER = "killer.nii.gz"
 
 
 @pytest.fixture(scope="module")
 def phantoms() -> list[Phantom]:
-    return [make_phantom(np.random.default_rng((3, i)), spacing_mm=8.0, field="chest") for i in range(4)]
+    return make_phantoms()
 
 
 @pytest.fixture
 def folder(tmp_path, phantoms) -> Path:
-    """Three good volumes."""
-    path = tmp_path / "cts"
-    path.mkdir()
-    for name, phantom in zip("abc", phantoms, strict=False):
-        write(phantom, path / f"{name}.nii.gz")
-    return path
+    return write_folder(tmp_path / "cts", phantoms)
 
 
 @pytest.fixture
 def cache(tmp_path) -> VolumeCache:
     return VolumeCache(tmp_path / "cache", TARGET)
-
-
-@pytest.fixture
-def read_names(monkeypatch) -> list[str]:
-    """Names of the volumes whose voxels were read, as they are read."""
-    names: list[str] = []
-    read = collect_module.read_volume
-
-    def note(source, **options):
-        names.append(source.name)
-        return read(source, **options)
-
-    monkeypatch.setattr(collect_module, "read_volume", note)
-    return names
-
-
-def write(phantom: Phantom, path: Path) -> None:
-    sitk.WriteImage(to_sitk(phantom.image_zyx, phantom.spacing_mm), str(path))
-
-
-def run(folder: Path, cache: VolumeCache | None, *, processes: int = 0, target: Target = TARGET) -> Collection:
-    return collect([folder], cache, target=target, modality="CT", num_processes=processes)
-
-
-def reasons(collection: Collection) -> dict[str, str | None]:
-    return {volume.name: volume.record.reason for volume in collection.volumes}
 
 
 def bytes_below(folder: Path) -> bytes:
@@ -115,30 +83,6 @@ def test_bad_volumes_are_listed_with_reasons_and_the_others_are_used(folder, cac
     assert status["cts/truncated.nii.gz"] == "rejected"
     assert status["cts/labels.nii.gz"] == "skipped"
     assert all(row["reason"] for row in saved["volumes"] if row["status"] == "rejected")
-
-
-def test_rejected_volumes_are_not_read_again(folder, cache, read_names):
-    whole = (folder / "a.nii.gz").read_bytes()
-    (folder / "truncated.nii.gz").write_bytes(whole[: len(whole) // 2])
-    first = reasons(run(folder, cache))
-    del read_names[:]
-    assert reasons(run(folder, cache)) == first
-    assert read_names == []
-
-
-@pytest.mark.parametrize("cause", [OSError("gone for a moment"), MemoryError()])
-def test_failures_that_may_pass_are_not_remembered(folder, cache, monkeypatch, cause):
-    def fail(_source, **_options):
-        try:
-            raise cause
-        except (OSError, MemoryError):
-            raise RejectedVolume("not now") from None
-
-    with monkeypatch.context() as patch:
-        patch.setattr(collect_module, "read_volume", fail)
-        collection = run(folder, cache)
-    assert set(reasons(collection).values()) == {"not now"}
-    assert len(run(folder, cache).usable) == 3
 
 
 def test_a_bug_in_a_reader_does_not_end_the_run(folder, cache, monkeypatch):
@@ -190,68 +134,6 @@ def test_missing_folder_is_an_error(tmp_path, cache):
     with pytest.raises(FileNotFoundError, match="no such folder"):
         run(tmp_path / "nowhere", cache)
     assert not cache.folder.exists()
-
-
-def test_second_run_reads_nothing(folder, cache, read_names):
-    first = run(folder, cache)
-    assert len(read_names) == 3
-    del read_names[:]
-    assert run(folder, cache) == first
-    assert read_names == []
-
-
-def test_interrupted_run_redoes_only_what_is_missing(folder, cache, read_names, monkeypatch):
-    prepare = collect_module.prepare
-
-    def stop_at_third(image, target):
-        if len(read_names) == 3:
-            raise KeyboardInterrupt
-        return prepare(image, target)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(collect_module, "prepare", stop_at_third)
-        with pytest.raises(KeyboardInterrupt):
-            run(folder, cache)
-    del read_names[:]
-    assert len(run(folder, cache).usable) == 3
-    assert read_names == ["cts/c.nii.gz"]
-
-
-def test_lost_array_is_made_again(folder, cache, read_names):
-    first = run(folder, cache)
-    del read_names[:]
-    key = first.usable[1].record.key
-    next(cache.folder.rglob(f"{key}.b2nd")).unlink()
-    assert run(folder, cache) == first
-    assert read_names == ["cts/b.nii.gz"]
-
-
-def test_changed_file_is_noticed(folder, cache, phantoms, read_names):
-    first = run(folder, cache)
-    del read_names[:]
-    write(phantoms[3], folder / "b.nii.gz")
-    second = run(folder, cache)
-    assert read_names == ["cts/b.nii.gz"]
-    assert second.volumes[1].record.content != first.volumes[1].record.content
-
-
-def test_other_spacing_is_another_cache(folder, cache, tmp_path, read_names):
-    first = run(folder, cache)
-    target = Target(spacing_mm=(10.0, 9.0, 9.0))
-    second = run(folder, VolumeCache(tmp_path / "cache", target), target=target)
-    assert len(read_names) == 6
-    assert second.usable[0].record.shape < first.usable[0].record.shape
-    assert run(folder, cache) == first
-
-
-def test_cache_is_shared_wherever_the_folder_lies(folder, cache, tmp_path, read_names):
-    first = run(folder, cache)
-    moved = tmp_path / "moved" / "cts"
-    moved.parent.mkdir()
-    folder.rename(moved)
-    del read_names[:]
-    assert run(moved, cache) == first
-    assert read_names == []
 
 
 def test_checking_only_writes_nothing(folder, tmp_path, monkeypatch):

@@ -1,32 +1,16 @@
 import gzip
-import json
 import os
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
-import SimpleITK as sitk
 
 from nnunetv2_voco.pretrain.discover import Discovery, discover
 from tests.pretrain.dicom_factory import SECRETS, write_series
+from tests.pretrain.discovered import names, reasons, write
 
 BLANK = np.zeros((8, 16, 16))
-
-
-def write(path: Path, *, shape: tuple[int, ...] = (8, 16, 16), dtype: type = np.int16, vector: bool = False) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    image = sitk.GetImageFromArray(np.zeros(shape, dtype=dtype), isVector=vector)
-    sitk.WriteImage(image, str(path))
-    return path
-
-
-def names(found: Discovery) -> list[str]:
-    return [source.name for source in found.sources]
-
-
-def reasons(found: Discovery) -> dict[str, str]:
-    return {skipped.name: skipped.reason for skipped in found.skipped}
 
 
 def test_all_formats_are_found_at_any_depth(tmp_path: Path) -> None:
@@ -230,56 +214,6 @@ def test_relative_folders_get_the_same_names(tmp_path: Path, monkeypatch: pytest
     write(tmp_path / "ct" / "a.nii")
     monkeypatch.chdir(tmp_path / "ct")
     assert names(discover(["."])) == ["ct/a.nii"]
-
-
-def dataset(folder: Path, **content: object) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "dataset.json").write_text(json.dumps(content))
-
-
-def test_nnunet_dataset_gives_its_ct_channels(tmp_path: Path) -> None:
-    folder = tmp_path / "Dataset001_X"
-    dataset(folder, channel_names={"0": "CT", "1": "PET", "2": "CT_arterial"}, file_ending=".nii.gz")
-    for name in ("imagesTr/a_0000", "imagesTr/a_0001", "imagesTr/a_0002", "imagesTs/b_0000", "labelsTr/a"):
-        write(folder / f"{name}.nii.gz")
-    write(folder / "imagesTr" / "stray_0000.nrrd")
-    found = discover([folder])
-    assert names(found) == [
-        "Dataset001_X/imagesTr/a_0000.nii.gz",
-        "Dataset001_X/imagesTr/a_0002.nii.gz",
-        "Dataset001_X/imagesTs/b_0000.nii.gz",
-    ]
-    assert reasons(found) == {
-        "Dataset001_X/imagesTr/a_0001.nii.gz": 'nnU-Net channel "PET" is not CT',
-        "Dataset001_X/imagesTr/stray_0000.nrrd": "file ending is not the .nii.gz of dataset.json",
-        "Dataset001_X/labelsTr": "label maps of an nnU-Net dataset",
-    }
-    assert names(discover([folder / "imagesTs"])) == ["imagesTs/b_0000.nii.gz"]
-    assert len(names(discover([folder / "imagesTr"]))) == 2
-
-
-def test_old_nnunet_and_decathlon_datasets_are_understood(tmp_path: Path) -> None:
-    dataset(tmp_path / "Task1", modality={"0": "CT"})
-    dataset(tmp_path / "Task2", modality={"0": "MRI"})
-    write(tmp_path / "Task1" / "imagesTr" / "a.nii.gz")
-    write(tmp_path / "Task2" / "imagesTr" / "a.nii.gz")
-    assert names(discover([tmp_path])) == [f"{tmp_path.name}/Task1/imagesTr/a.nii.gz"]
-    assert names(discover([tmp_path / "Task2"], modality="MR")) == ["Task2/imagesTr/a.nii.gz"]
-
-
-def test_a_broken_dataset_json_is_reported_and_the_images_are_taken(tmp_path: Path) -> None:
-    write(tmp_path / "D" / "imagesTr" / "a_0000.nii.gz")
-    for content in ("{", "[]", '{"channel_names": ["CT"]}', '{"channel_names": {"x": 1}}'):
-        (tmp_path / "D" / "dataset.json").write_text(content)
-        found = discover([tmp_path / "D"])
-        assert names(found) == ["D/imagesTr/a_0000.nii.gz"]
-        assert "cannot be read" in reasons(found)["D/dataset.json"]
-
-
-def test_datasets_in_other_formats_are_reported(tmp_path: Path) -> None:
-    dataset(tmp_path / "D", channel_names={"0": "CT"}, file_ending=".tif")
-    (tmp_path / "D" / "imagesTr").mkdir()
-    assert "end with .tif" in reasons(discover([tmp_path / "D"]))["D/dataset.json"]
 
 
 def test_fingerprint_notices_change_and_does_not_depend_on_the_place(tmp_path: Path) -> None:

@@ -1,33 +1,26 @@
 """`voco_preprocess` in parts: whatever the mixture of parts, order, restarts and processes, the cache is the same."""
 
 import gzip
-import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
 import time
-from io import StringIO
 from pathlib import Path
 
-import numpy as np
 import pytest
 import SimpleITK as sitk
-from rich.console import Console
 
 from nnunetv2_voco.pretrain import collect as collect_module
-from nnunetv2_voco.pretrain import preprocess_cli
 from nnunetv2_voco.pretrain import sources as sources_module
 from nnunetv2_voco.pretrain.cache import VolumeCache
 from nnunetv2_voco.pretrain.cached import cached_collection, cached_targets
 from nnunetv2_voco.pretrain.collect import CollectError, collect
-from nnunetv2_voco.pretrain.parts import PartRequest, merge, preprocess_part, verify
-from nnunetv2_voco.pretrain.phantom import make_phantom
-from nnunetv2_voco.pretrain.phantom_files import to_sitk, write_dicom
+from nnunetv2_voco.pretrain.parts import merge
 from nnunetv2_voco.pretrain.preprocess import Target
+from tests.pretrain.preprocessed_parts import SPACING, preprocess, printed, quiet, stored, write_folder
 
-SPACING = (8.0, 8.0, 8.0)
 TARGET = Target(spacing_mm=SPACING)
 COMMAND = [sys.executable, "-c", "from nnunetv2_voco.pretrain.preprocess_cli import main; main()"]
 OPTIONS = ["--spacing", "8", "-np", "1"]
@@ -36,20 +29,7 @@ VOLUMES = 7
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
-    """Five good volumes of two formats, a copy of one, a broken one, and a file that is no volume."""
-    path = tmp_path_factory.mktemp("SECRET_PLACE") / "cts"
-    path.mkdir()
-    phantoms = [make_phantom(np.random.default_rng((9, i)), spacing_mm=8.0, field="chest") for i in range(5)]
-    for i, phantom in enumerate(phantoms[:4]):
-        sitk.WriteImage(to_sitk(phantom.image_zyx, phantom.spacing_mm), str(path / f"volume{i}.nii.gz"))
-    write_dicom(phantoms[4], path / "series", uid_seed="a")
-    (path / "sub").mkdir()
-    (path / "sub" / "copy.nii.gz").write_bytes((path / "volume1.nii.gz").read_bytes())
-    whole = (path / "volume0.nii.gz").read_bytes()
-    (path / "truncated.nii.gz").write_bytes(whole[: len(whole) // 2])
-    labels = (phantoms[0].labels_zyx > 0).astype(np.uint8)
-    sitk.WriteImage(to_sitk(labels, SPACING), str(path / "labels.nii.gz"))
-    return path
+    return write_folder(tmp_path_factory.mktemp("SECRET_PLACE") / "cts")
 
 
 @pytest.fixture(scope="module")
@@ -68,33 +48,6 @@ def one_thread():
     sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
     yield
     sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(before)
-
-
-def quiet() -> Console:
-    return Console(file=StringIO(), width=200)
-
-
-def preprocess(folder: Path, cache: Path, part: int = 0, parts: int = 1, **options):
-    request = PartRequest(
-        folders=(str(folder),), cache=cache, settings={"spacing": SPACING}, part=part, parts=parts, num_processes=0,
-        **options,
-    )  # fmt: skip
-    return preprocess_part(request, quiet())
-
-
-def stored(cache: Path) -> dict[str, bytes]:
-    """All files of the cache proper: arrays, records and index."""
-    return {
-        str(path.relative_to(cache)): path.read_bytes()
-        for path in sorted(cache.rglob("*"))
-        if path.is_file() and "sources" not in path.parts
-    }
-
-
-def printed(function, *arguments, **options) -> tuple[object, str]:
-    console = quiet()
-    result = function(*arguments, console, **options)
-    return result, console.file.getvalue()
 
 
 @pytest.mark.parametrize("order", [(0, 1, 2), (2, 0, 1), (1, 1, 2, 0, 2)])
@@ -243,82 +196,12 @@ def test_cache_at_another_target_is_explained(whole):
     assert cached_targets(whole) == [TARGET]
 
 
-DAMAGES = {
-    "bytes have changed": lambda path: path.write_bytes(path.read_bytes()[:-9] + b"\x55" * 9),
-    "bytes, ": lambda path: path.write_bytes(path.read_bytes()[:-100]),
-    "cannot be read": lambda path: path.unlink(),
-    "record is gone or damaged": lambda path: path.with_suffix(".json").write_text("{"),
-    "differs from the index": lambda path: path.with_suffix(".json").write_text(
-        path.with_suffix(".json").read_text().replace('"fill": -1024', '"fill": -1000')
-    ),
-}
-
-
-@pytest.mark.parametrize("fault", DAMAGES)
-def test_verify_finds_what_is_damaged_and_forget_mends_it(folder, whole, tmp_path, fault):
-    shutil.copytree(whole, tmp_path / "cache")
-    status, text = printed(verify, tmp_path / "cache", num_threads=2, forgetting=False)
-    assert (status, "0 faulty" in text) == (0, True)
-    path = sorted((tmp_path / "cache").rglob("*.b2nd"))[2]
-    DAMAGES[fault](path)
-    status, text = printed(verify, tmp_path / "cache", num_threads=2, forgetting=False)
-    assert status == 1
-    (line,) = [line for line in text.splitlines() if path.stem in line]
-    assert fault in line
-    assert "cts/" in line
-    assert printed(verify, tmp_path / "cache", num_threads=2, forgetting=True)[0] == 1
-    assert printed(verify, tmp_path / "cache", num_threads=2, forgetting=False)[0] == 0
-    preprocess(folder, tmp_path / "cache")
-    assert merge(tmp_path / "cache", quiet())
-    assert stored(tmp_path / "cache") == stored(whole)
-
-
-def test_verify_reads_what_a_digest_cannot_tell(folder, whole, tmp_path):
-    shutil.copytree(whole, tmp_path / "cache")
-    path = sorted((tmp_path / "cache").rglob("*.b2nd"))[0]
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2 : len(content) // 2 + 64] = os.urandom(64)
-    path.write_bytes(content)
-    record_file = path.with_suffix(".json")
-    record = json.loads(record_file.read_text())
-    record_file.write_text(json.dumps({**record, "digest": ""}))  # as in caches made before digests were kept
-    status, _ = printed(verify, tmp_path / "cache", num_threads=1, forgetting=False)
-    assert status == 1
-
-
 def test_target_of_other_version_is_left_alone(whole, tmp_path):
     (tmp_path / "abc").mkdir()
     (tmp_path / "abc" / "target.json").write_text('{"spacing_mm": [1, 1, 1], "of_another_version": 1}')
     assert cached_targets(tmp_path) == []
     with pytest.raises(CollectError, match="no cache"):
         merge(tmp_path, quiet())
-
-
-@pytest.mark.parametrize(
-    ("words", "said"),
-    [
-        (["X"], "required"),
-        (["-o", "C"], "no folder"),
-        (["X", "-o", "C", "--num-parts", "3"], "go together"),
-        (["X", "-o", "C", "--num-parts", "3", "--part-id", "3"], "0 to 2"),
-        (["X", "-o", "C", "--merge"], "-o CACHE only"),
-        (["-o", "C", "--merge", "--verify"], "two steps"),
-        (["X", "-o", "C", "--forget"], "--verify"),
-        (["X", "-o", "C", "-d", "3", "--spacing", "2"], "exclude"),
-        (["X", "-o", "C"], "no such folder"),
-        (["-o", "C", "--merge"], "no cache"),
-        (["-o", "C", "--verify"], "no cache"),
-    ],
-)
-def test_wrong_use_is_one_clear_line(words, said, tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    with pytest.raises(SystemExit) as stop:
-        preprocess_cli.main(words)
-    assert stop.value.code not in (None, 0)
-    message = str(stop.value.code) + capsys.readouterr().err
-    assert said in message
-    assert "Traceback" not in message
-    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.slow
