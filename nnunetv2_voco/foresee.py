@@ -38,6 +38,9 @@ def foresee(
         across_families: As `load_encoder`.
         insist: Accept however small a share of the encoder, in place of what the trainers demand.
 
+    Returns:
+        Network and account, which notes where the plans' images differ from those of pre-training.
+
     Raises:
         TransferError: If the weights do not fit.
     """

@@ -12,6 +12,7 @@ import nnunetv2_voco
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared"
+SEED = 20240117
 
 if find_spec("nnunetv2_voco.trainers") is None:  # a bare checkout: the rooms lie beside the package, not inside it
     nnunetv2_voco.__path__.append(str(ROOT))
@@ -20,14 +21,14 @@ if find_spec("nnunetv2_voco.trainers") is None:  # a bare checkout: the rooms li
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup() -> None:
     """Every test and its fixtures draw the same numbers, whichever ran before: what fails once fails again."""
-    random.seed(20240117)
-    np.random.seed(20240117)  # nnU-Net draws from it
-    torch.manual_seed(20240117)
+    random.seed(SEED)
+    np.random.seed(SEED)  # nnU-Net draws from it
+    torch.manual_seed(SEED)
 
 
 @pytest.fixture
 def rng() -> np.random.Generator:
-    return np.random.default_rng(20240117)
+    return np.random.default_rng(SEED)
 
 
 @pytest.fixture(scope="session")
