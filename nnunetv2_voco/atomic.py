@@ -1,11 +1,16 @@
 """Writing files so that a reader, or a run killed half-way, never meets a half-written one."""
 
+import contextlib
 import json
 import os
 import tempfile
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+ABANDONED_S = 24 * 3600
+"""A temporary file that nobody wrote to for so long has lost its writer, were it a suspended job on a cluster."""
 
 
 def write_atomically(path: str | os.PathLike, write: Callable[[Path], Any]) -> None:
@@ -33,6 +38,14 @@ def remove_leftovers(folder: str | os.PathLike) -> None:
     """Remove the temporary files that writers killed half-way left in `folder`; nobody may be writing there."""
     for temporary in Path(folder).glob(".*.tmp"):
         temporary.unlink(missing_ok=True)
+
+
+def remove_abandoned(folder: str | os.PathLike) -> None:
+    """Remove the temporary files of writers killed a day ago or more in `folder` and below; others may be writing."""
+    for temporary in Path(folder).rglob(".*.tmp"):
+        with contextlib.suppress(FileNotFoundError):  # its writer, or another process that tidies up
+            if time.time() - temporary.stat().st_mtime > ABANDONED_S:
+                temporary.unlink()
 
 
 def write_json(path: str | os.PathLike, content: Any) -> None:

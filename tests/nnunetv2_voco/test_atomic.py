@@ -3,11 +3,12 @@ import os
 import stat
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
-from nnunetv2_voco.atomic import remove_leftovers, write_atomically, write_json
+from nnunetv2_voco.atomic import ABANDONED_S, remove_abandoned, remove_leftovers, write_atomically, write_json
 
 
 def fail_half_way(path: Path) -> None:
@@ -78,3 +79,21 @@ def test_leftovers_of_a_killed_writer_are_removed_and_nothing_else(tmp_path: Pat
         (tmp_path / name).write_text("")
     remove_leftovers(tmp_path)
     assert {p.name for p in tmp_path.iterdir()} == {"a.txt", ".hidden", "b.tmp"}
+
+
+def test_temporary_files_go_when_their_writer_must_be_dead_and_not_before(tmp_path: Path):
+    (tmp_path / "3f").mkdir()
+    now = time.time()
+    for name, age_s in {
+        ".a.json.x1y2.tmp": 2 * ABANDONED_S,
+        "3f/.b.b2nd.x1y2.tmp": 2 * ABANDONED_S,
+        "3f/.being_written.x1y2.tmp": 0.5 * ABANDONED_S,
+        "3f/b.b2nd": 2 * ABANDONED_S,
+        "b.tmp": 2 * ABANDONED_S,
+    }.items():
+        (tmp_path / name).write_text("")
+        os.utime(tmp_path / name, (now - age_s, now - age_s))
+    remove_abandoned(tmp_path)
+    left = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()}
+    assert left == {"3f/.being_written.x1y2.tmp", "3f/b.b2nd", "b.tmp"}
+    remove_abandoned(tmp_path / "nowhere")

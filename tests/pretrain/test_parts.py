@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import SimpleITK as sitk
 
+from nnunetv2_voco.atomic import ABANDONED_S
 from nnunetv2_voco.pretrain import collect as collect_module
 from nnunetv2_voco.pretrain import sources as sources_module
 from nnunetv2_voco.pretrain.cache import VolumeCache
@@ -39,6 +40,10 @@ def whole(folder, tmp_path_factory) -> Path:
     preprocess(folder, cache)
     assert merge(cache, quiet())
     return cache
+
+
+def a_day_ago(path: Path) -> None:
+    os.utime(path, (path.stat().st_mtime - ABANDONED_S - 60,) * 2)
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -219,7 +224,28 @@ def test_processes_at_a_time_and_a_killed_one_end_in_the_same_cache(folder, whol
     killed.wait()
     others.append(start(0, 2))
     assert [process.wait(timeout=200) for process in others] == [0, 0, 0]
+    for leftover in tmp_path.rglob(".*.tmp"):  # where it was killed while it wrote
+        a_day_ago(leftover)
     done = subprocess.run([*COMMAND, "-o", str(tmp_path), "--merge"], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     assert stored(tmp_path) == stored(whole)
     assert not list(tmp_path.rglob("*.lock"))
+
+
+def test_what_killed_writers_left_is_removed_and_harms_nothing_before(folder, whole, tmp_path):
+    shutil.copytree(whole, tmp_path / "cache")
+    volume = next((tmp_path / "cache").rglob("*.b2nd"))
+    segment = next((tmp_path / "cache").rglob("*.npz"))
+    names = next((tmp_path / "cache" / "sources").rglob("*.gz"))
+    leftovers = [
+        path.with_name(f".{path.name}.x1y2.tmp") for path in (volume, volume.with_suffix(".json"), segment, names)
+    ]
+    for leftover in leftovers:
+        leftover.write_bytes(b"half")
+    assert merge(tmp_path / "cache", quiet())
+    assert all(leftover.exists() for leftover in leftovers)  # somebody may be writing them
+    for leftover in leftovers:
+        a_day_ago(leftover)
+    assert merge(tmp_path / "cache", quiet())
+    assert not list((tmp_path / "cache").rglob(".*.tmp"))
+    assert stored(tmp_path / "cache") == stored(whole)
