@@ -10,7 +10,7 @@ import pytest
 from tests.conftest import ROOT
 
 SCRIPTS = sorted(path.stem for path in (ROOT / "benchmarks").glob("*.py") if "__main__" in path.read_text("utf-8"))
-QUICK = ("preprocessing", "loss")
+QUICK = ("preprocessing", "loss", "intervals")
 """Whose `--quick` takes seconds; the others train networks of full size."""
 
 NEED_MONAI = {"preprocessing", "sampling"}
