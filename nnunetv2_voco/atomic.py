@@ -43,7 +43,7 @@ def remove_leftovers(folder: str | os.PathLike) -> None:
 def remove_abandoned(folder: str | os.PathLike) -> None:
     """Remove the temporary files of writers killed a day ago or more in `folder` and below; others may be writing."""
     for temporary in Path(folder).rglob(".*.tmp"):
-        with contextlib.suppress(FileNotFoundError):  # its writer, or another process that tidies up
+        with contextlib.suppress(OSError):  # gone meanwhile, or another user's in a shared folder
             if time.time() - temporary.stat().st_mtime > ABANDONED_S:
                 temporary.unlink()
 
