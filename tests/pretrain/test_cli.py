@@ -1,6 +1,6 @@
-import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -33,15 +33,10 @@ def refusal(*words: object) -> str:
     return str(stop.value.code)
 
 
-def children_cpu_s() -> float:
-    """Work of all processes that ended; the clock on the wall would count what else the machine does."""
-    return os.times().children_user + os.times().children_system
-
-
 def test_help_is_instant_and_loads_nothing_heavy():
-    before = children_cpu_s()
+    started = time.monotonic()
     result = subprocess.run([sys.executable, "-c", HELP], capture_output=True, text=True, check=True)
-    assert children_cpu_s() - before < 1
+    assert time.monotonic() - started < 2
     assert result.stdout.splitlines()[-1] == "[]"
     assert "--crop-size" in result.stdout
 

@@ -146,3 +146,9 @@ def test_a_single_volume_is_refused_with_a_count(phantoms, tmp_path):
     assert done.returncode != 0
     assert "1 usable volume" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_help_answers_within_a_second():
+    started = time.monotonic()
+    assert "--crop-size" in voco_pretrain("--help").stdout
+    assert time.monotonic() - started < 1
