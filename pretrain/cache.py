@@ -22,7 +22,7 @@ from typing import Any
 import blosc2
 import numpy as np
 
-from nnunetv2_voco.atomic import remove_abandoned, write_atomically, write_json
+from nnunetv2_voco.atomic import write_atomically, write_json
 from nnunetv2_voco.pretrain.crops import BodyMap
 from nnunetv2_voco.pretrain.index import IndexedRecords, VolumeIndex, add_segment, merge_segments
 from nnunetv2_voco.pretrain.near_lossless import quantise, restore
@@ -109,8 +109,7 @@ class VolumeCache:
         add_segment(self.folder / "index", records)
 
     def merge_index(self, without: frozenset[str] = frozenset()) -> VolumeIndex:
-        """Make one file of the index's parts, see `index.merge_segments`; remove what killed writers left long ago."""
-        remove_abandoned(self.folder)
+        """Make one file of the index's parts; see `index.merge_segments`."""
         return merge_segments(self.folder / "index", without)
 
     def missing(self, keys: Sequence[str]) -> list[str]:

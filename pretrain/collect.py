@@ -10,7 +10,7 @@ from typing import Any, TextIO
 
 import SimpleITK as sitk
 
-from nnunetv2_voco.atomic import write_atomically
+from nnunetv2_voco.atomic import remove_abandoned, write_atomically
 from nnunetv2_voco.pretrain.cache import VolumeCache, volume_key
 from nnunetv2_voco.pretrain.discover import SkippedFile, VolumeSource, discover
 from nnunetv2_voco.pretrain.index import VolumeIndex
@@ -138,6 +138,7 @@ def collect(
         on_progress=on_progress,
     )
     if cache is not None:
+        remove_abandoned(cache.folder)
         cache.merge_index()
     return Collection(volumes=tuple(without_copies(volumes)), skipped=found.skipped)
 

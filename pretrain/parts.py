@@ -9,6 +9,7 @@ from typing import Any
 from rich.console import Console
 from rich.markup import escape
 
+from nnunetv2_voco.atomic import remove_abandoned
 from nnunetv2_voco.pretrain.cache import VolumeCache
 from nnunetv2_voco.pretrain.cached import cached_collection, cached_targets, describe_target
 from nnunetv2_voco.pretrain.collect import ROWS_AT_ONCE, CollectError, Collection, process_sources, process_volume
@@ -107,6 +108,8 @@ def preprocess_part(request: PartRequest, console: Console) -> Collection:
 def merge(root: Path, console: Console) -> bool:
     """Join all parts of a cache into one index per target; records that no part entered are found and entered.
 
+    Temporary files that killed writers left long ago are removed.
+
     Returns:
         Whether every volume that was listed has been processed.
 
@@ -116,10 +119,12 @@ def merge(root: Path, console: Console) -> bool:
     targets = cached_targets(root)
     if not targets:
         raise CollectError(f"{root}: no cache of pre-processed volumes; expected the folder that was given by -o")
+    remove_abandoned(root / "sources")
     fates = merge_fates(root)
     complete = True
     for target in targets:
         cache = VolumeCache(root, target)
+        remove_abandoned(cache.folder)
         for records in _unindexed(cache):
             cache.add_to_index(records)
         index = cache.merge_index()

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from nnunetv2_voco.atomic import remove_abandoned, write_atomically
+from nnunetv2_voco.atomic import write_atomically
 from nnunetv2_voco.pretrain.discover import Discovery, SkippedFile, VolumeSource, discover
 
 HEARTBEAT_S = 2.0
@@ -160,8 +160,7 @@ def load_fates(root: Path) -> list[Fate]:
 
 
 def merge_fates(root: Path) -> list[Fate]:
-    """Join what was noted into one file: of each volume's key the latest fate; remove what killed writers left."""
-    remove_abandoned(root / "sources")
+    """Join what was noted into one file: of each volume's key the latest fate."""
     files = sorted((root / "sources" / "names").glob("*.jsonl.gz"))
     latest = list({(fate.target, fate.list_name, fate.name, fate.key): fate for fate in load_fates(root)}.values())
     if len(files) > 1:
